@@ -1,10 +1,10 @@
 //! A game on three servers, one of which is killed during the game: `cargo run --example failover`.
 //!
-//! A primary and two standbys start on this machine. A commit is acknowledged once one standby has it. A player, Ada,
-//! rolls dice and reads each roll again. Then the primary is killed, the standby that has received more of the
-//! write-ahead log (WAL) is promoted, and the game continues. At the end, the servers are removed. The program prints
-//! *log positions*, which are positions in the WAL: for Ada, the position of what she last wrote or read; for a server,
-//! the position up to which it has replayed or written the WAL.
+//! A primary and two standbys start on this machine. The primary acknowledges a commit once one standby has it. A
+//! player, Ada, rolls dice and reads each roll again. Then the primary is killed, the standby that has received more of
+//! the write-ahead log (WAL) is promoted, and the game continues. At the end, the servers are removed. The program
+//! prints *log positions*, which are positions in the WAL: for Ada, the position of what she last wrote or read; for a
+//! server, the position up to which it has replayed or written the WAL.
 
 use std::time::{Duration, Instant};
 
@@ -40,7 +40,8 @@ async fn main() -> anyhow::Result<()> {
     let replicas = [game.replica_on(&first_standby)?, game.replica_on(&second_standby)?];
     let options = Options::default().replicas(replicas.iter().map(|replica| replica.url()));
     let sparc = Sparc::connect_with(game.url(), options).await?;
-    // From here on, no commit is acknowledged before a standby has it.
+    // From here on, this primary acknowledges no commit before a standby has it. The standbys, which have copied the
+    // settings already, do not get this one, so the promoted standby acknowledges commits on its own.
     primary.alter_system("synchronous_standby_names", "ANY 1 (*)").await?;
     print_servers(&sparc, "three servers");
 

@@ -33,7 +33,7 @@ async fn main() -> anyhow::Result<()> {
     let filter =
         LobbyFilter { search: (!search_words.is_empty()).then(|| search_words.join(" ")), ..Default::default() };
     let visitor = sparc.as_anon();
-    // `after` is the cursor of the previous page.
+    // `after` is the cursor that the previous page returned as `next`.
     let (mut after, mut page_number) = (None, 0);
     loop {
         let page = visitor.sessions().lobby(&filter, after.as_ref()).await?;
@@ -81,7 +81,7 @@ fn sessions_table(sessions: &[SessionSummary]) -> Table {
         let start_text = match (session.status, session.scheduled_start) {
             (SessionStatus::StartingSoon, _) => "soon".to_owned(),
             (_, Some(start)) => start.format("%a %d %b %H:%M").to_string(),
-            (_, None) => "when it is full".to_owned(),
+            (_, None) => "not scheduled".to_owned(),
         };
         let seats = format!("{}/{}", session.seats_taken, session.max_players);
         table.add_row([

@@ -1,8 +1,8 @@
 //! Maintenance in the background, with a progress bar for each job: deletes old events, cancels abandoned sessions,
 //! archives old sessions, vacuums tables.
 //!
-//! `cargo run --example maintenance` runs on a new database with old rows; with `DATABASE_URL`, it runs on that
-//! database.
+//! `cargo run --example maintenance` runs on a new database with old rows; with `DATABASE_URL`, it migrates that
+//! database and runs on it.
 
 use std::{env, io::IsTerminal, time::Duration};
 

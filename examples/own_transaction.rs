@@ -74,7 +74,8 @@ async fn living_character_count(user: &sparc::service::IdentityConnection) -> Re
 }
 
 /// Returns the number of live sessions (those that have not ended) that the user runs or has a seat in. One page
-/// contains all of them, because an account can run twenty live sessions and have twenty seats in live sessions.
+/// contains all of them, because an account runs at most twenty live sessions, and has at most twenty seats in live
+/// sessions.
 async fn live_session_count(user: &sparc::service::IdentityConnection) -> Result<usize, Error> {
     Ok(user.sessions().my_live(None).await?.items.len())
 }

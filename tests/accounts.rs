@@ -104,6 +104,10 @@ async fn a_soft_deletion_removes_personal_data_and_drafts_and_ends_seats_and_ses
         )
         .await
         .unwrap();
+    // Leaving and rejoining writes events with the player's name and picture.
+    for is_active in [false, true] {
+        player.caller.execute(&format!("UPDATE session_players SET is_active = {is_active}")).await.unwrap();
+    }
     let draft_id = world.new_draft_adventure(user_id).await;
     let published_adventure_id = world.new_adventure(user_id).await;
     let sql = format!(
@@ -129,7 +133,7 @@ async fn a_soft_deletion_removes_personal_data_and_drafts_and_ends_seats_and_ses
     );
     let personal_data = "session_events WHERE payload::text LIKE '%Real Name%' OR payload::text LIKE '%me.png%'";
     assert_eq!(world.owner().count(personal_data).await, 0, "no event may contain personal data");
-    assert_eq!(world.owner().count("session_events WHERE event_type = 'player_left'").await, 1);
+    assert_eq!(world.owner().count("session_events WHERE event_type = 'player_left'").await, 2);
 }
 
 #[tokio::test]
@@ -196,8 +200,8 @@ async fn a_hard_deletion_keeps_only_the_history_of_others() {
 
     let game = world.new_session(1).await;
     for account_id in [game.players[0].user_id, game.seer.user_id()] {
-        // Nobody else has a part in the session and the character that are created here. So they must be deleted,
-        // unlike the profile.
+        // No other user's history refers to the session and the character that are created here, so they must be
+        // deleted with the account. The profile must stay.
         let insert_session = format!(
             "INSERT INTO sessions (seer_id, adventure_id, status) VALUES ('{account_id}', '{}', 'cancelled')",
             game.adventure_id
@@ -261,8 +265,8 @@ async fn accounts_that_close_concurrently_do_not_deadlock() {
     for round in 0..10 {
         let (ada, ben, cas) = (world.new_player().await, world.new_player().await, world.new_player().await);
         for (game, mirrored_game) in games.iter().zip(games.iter().rev()) {
-            // Ada takes her seats in the opposite order to Ben and Cas. If closing an account did not sort the
-            // sessions, the transactions would lock them in opposite orders.
+            // Ada takes her seats in the opposite order to Ben and Cas. If closing an account waited for one session
+            // while it holds another, the transactions could lock the sessions in opposite orders.
             owner.execute(&insert_seat_sql(game.session_id, ada.user_id, ada.character_id)).await.unwrap();
             owner.execute(&insert_seat_sql(mirrored_game.session_id, ben.user_id, ben.character_id)).await.unwrap();
             owner.execute(&insert_seat_sql(mirrored_game.session_id, cas.user_id, cas.character_id)).await.unwrap();
@@ -302,8 +306,8 @@ async fn closing_an_account_waits_for_a_locked_seat_without_locking_its_session(
     let close_account = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{ada_id}'");
     let (close_outcome, ()) = tokio::join!(owner.execute(&close_account), async {
         owner.wait_until_backends_wait_for_locks(1).await;
-        // Leaving locks the session after the seat, which would deadlock if closing the account locked the session
-        // before the seat.
+        // Leaving locks the session after the seat, which would deadlock if closing the account held the session while
+        // it waits for the seat.
         let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{ada_id}'");
         leave_transaction.execute_unprepared(&leave).await.unwrap();
         leave_transaction.commit().await.unwrap();
@@ -318,9 +322,9 @@ async fn two_seers_with_seats_in_each_others_session_close_their_accounts_withou
     let mut games = [world.new_session(0).await, world.new_session(0).await];
     games.sort_by_key(|game| game.session_id);
     let [first_game, second_game] = &games;
-    // Closing an account locks the sessions in which it has a seat and those that it runs, in the order of their ids.
-    // Without that order, each of the two transactions would lock the session of the account's seat first and then the
-    // session that the account runs, and they would deadlock.
+    // Closing an account locks the session in which the account has a seat and the session that the account runs. If
+    // the closing waited for one while it holds the other, the two transactions could lock the sessions in opposite
+    // orders.
     for (game, other_game) in [(first_game, second_game), (second_game, first_game)] {
         let other_seer_id = other_game.seer.user_id();
         let hero_id = world.new_character(other_seer_id).await;

@@ -13,6 +13,7 @@ use sparc::{
 use uuid::Uuid;
 
 use crate::{
+    random_operations::broken_invariants,
     sqlstates::{ADVENTURE_PUBLISHED, CHECK_VIOLATION, FOREIGN_KEY_VIOLATION},
     world::World,
 };
@@ -55,6 +56,20 @@ async fn a_published_adventure_must_be_unpublished_before_it_is_edited() {
         CHECK_VIOLATION,
         "published_is_valid"
     );
+}
+
+/// Closing an account leaves its published adventures alone. Not even the service makes drafts of them afterwards.
+#[tokio::test]
+async fn a_published_adventure_of_a_closed_account_does_not_become_a_draft() {
+    let world = World::new().await;
+    let creator = world.new_user().await;
+    let adventure_id = world.new_adventure(creator.user_id()).await;
+    world.sparc.as_user(creator.user_id()).users().close_account(creator.user_id()).await.unwrap();
+    let service = world.sparc.as_service();
+    assert_error!(service.adventures().unpublish(adventure_id).await, Error::AccountClosed);
+    assert_eq!(broken_invariants(&world).await, [""; 0]);
+    service.adventures().archive(adventure_id).await.unwrap();
+    assert_error!(service.adventures().unpublish(adventure_id).await, Error::AccountClosed);
 }
 
 #[tokio::test]

@@ -69,7 +69,7 @@ async fn the_bounds_of_characters_hold() {
     }
     assert_column_bounds(&owner, "characters", "level", 1, 10).await;
     assert_column_bounds(&owner, "characters", "experience", 0, i32::MAX).await;
-    // `max_hit_points` must not be less than `hit_points`, which at 0 excludes none of the values below.
+    // `max_hit_points` must not be less than `hit_points`. If that is 0, the rule permits all values that follow.
     assert_accepted(&owner, "UPDATE characters SET hit_points = 0").await;
     assert_column_bounds(&owner, "characters", "max_hit_points", 1, 10).await;
     assert_name_length_bounds(&owner, "characters", 2, 50).await;
@@ -141,8 +141,8 @@ async fn the_bounds_of_rolls_and_events_hold() {
     let add_second_roller = "UPDATE dice_rolls SET creature_id = gen_random_uuid() WHERE character_id IS NOT NULL";
     assert_check_violation(&owner, add_second_roller, "valid_roller").await;
     assert_check_violation(&owner, "UPDATE dice_rolls SET modifiers = '[1]'", "valid_modifiers").await;
-    let insert_event_sql = |event_type: &str| {
-        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', {event_type})", game.session_id)
+    let insert_event_sql = |event_type_sql: &str| {
+        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', {event_type_sql})", game.session_id)
     };
     let insert_event_with_type_length_sql = |length| insert_event_sql(&format!("repeat('x', {length})"));
     assert_statement_bounds(&owner, 1, 64, "valid_event_type", insert_event_with_type_length_sql).await;
@@ -212,7 +212,7 @@ async fn an_extreme_start_date_is_refused_by_the_database() {
         let (code, constraint) =
             if is_in_past { (START_IN_PAST, "scheduled_in_future") } else { (CHECK_VIOLATION, "bounded_schedule") };
         assert_refused!(game.seer.execute(&set_date).await, code, constraint, "{date}");
-        // The service may also set a date in the past, but no date beyond the bounds.
+        // The service may set a date in the past, but none before 2000 or after 2999, as all of these are.
         assert_refused!(world.service().execute(&set_date).await, CHECK_VIOLATION, "bounded_schedule", "{date}");
     }
     game.seer.execute("UPDATE sessions SET scheduled_start = '2999-12-31'").await.unwrap();
@@ -255,6 +255,7 @@ async fn numbers_in_a_document_are_returned_as_they_were_sent() {
         let updated_session =
             seer.sessions().set_game_state(game.session_id, state, ExpectedVersion::Any).await.unwrap();
         let stored_numbers = updated_session.game_state["numbers"].as_array().unwrap().clone();
+        assert_eq!(stored_numbers.len(), sent_numbers.len());
         for (sent, stored) in sent_numbers.iter().zip(&stored_numbers) {
             let is_equal = match (sent.as_u64(), sent.as_i64()) {
                 (None, None) => sent.as_f64() == stored.as_f64(),

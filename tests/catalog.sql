@@ -1,8 +1,8 @@
 -- Lists the objects of a database: schemas, relations, columns, constraints, indexes, functions, triggers, rules,
--- policies, types, extensions and publications. The query returns one row per object or column, and one per owner and
--- comment, and tests compare databases by these rows. The row of an object has its definition. For a schema, relation,
--- column or function, it also has the privileges, and for a schema or an extension the comment. The privileges are
--- sorted, because PostgreSQL keeps them in the order in which they were granted.
+-- policies, types, extensions and publications. The query returns one row per object or column, one for the owner of
+-- each object, and one per comment, and tests compare databases by these rows. The row of an object has its
+-- definition. For a schema, relation, column or function, it also has the privileges, and for a schema or an extension
+-- the comment. The privileges are sorted, because PostgreSQL keeps them in the order in which they were granted.
 WITH user_schemas AS (
   SELECT oid, nspname
   FROM pg_namespace
@@ -15,7 +15,7 @@ FROM (
     || ' ' || coalesce(obj_description(oid, 'pg_namespace'), '')
   FROM pg_namespace WHERE oid IN (SELECT oid FROM user_schemas)
   UNION ALL
-  SELECT 'relation ' || oid::regclass || ' ' || relkind::text || ' ' || relrowsecurity || ' '
+  SELECT 'relation ' || oid::regclass || ' ' || relkind::text || ' ' || relrowsecurity || ' ' || relforcerowsecurity || ' '
     || coalesce(reloptions::text, '') || ' '
     || coalesce((SELECT array_agg(item::text ORDER BY item::text COLLATE "C") FROM unnest(relacl) AS item)::text, '')
     || coalesce(CASE WHEN relkind = 'v' THEN ' ' || pg_get_viewdef(oid) END, '')
@@ -42,10 +42,10 @@ FROM (
     || coalesce((SELECT array_agg(item::text ORDER BY item::text COLLATE "C") FROM unnest(proacl) AS item)::text, '')
   FROM pg_proc WHERE pronamespace IN (SELECT oid FROM user_schemas) AND prokind = 'f'
   UNION ALL
-  SELECT 'trigger ' || pg_get_triggerdef(oid)
+  SELECT 'trigger ' || tgenabled::text || ' ' || pg_get_triggerdef(oid)
   FROM pg_trigger WHERE NOT tgisinternal
   UNION ALL
-  SELECT 'policy ' || tablename || ' ' || policyname || ' ' || cmd || ' ' || roles::text || ' '
+  SELECT 'policy ' || tablename || ' ' || policyname || ' ' || permissive || ' ' || cmd || ' ' || roles::text || ' '
     || coalesce(qual, '') || ' ' || coalesce(with_check, '')
   FROM pg_policies
   UNION ALL
@@ -73,7 +73,8 @@ FROM (
   FROM pg_rewrite
   WHERE ev_class IN (SELECT oid FROM pg_class WHERE relnamespace IN (SELECT oid FROM user_schemas))
   UNION ALL
-  -- Objects of the superuser that `initdb` created have no row, so an object without a row is theirs.
+  -- PostgreSQL does not record what the superuser that `initdb` created owns. So an object without a row here belongs
+  -- to that superuser.
   SELECT 'owner of ' || pg_describe_object(classid, objid, objsubid) || ' ' || refobjid::regrole
   FROM pg_shdepend
   WHERE deptype = 'o' AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())

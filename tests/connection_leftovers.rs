@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, QuerySelect, Statement, TransactionTrait, sea_query::Expr};
+use sea_orm::{
+    ConnectionTrait, DbBackend, EntityTrait, QuerySelect, Statement, TransactionTrait,
+    sea_query::{Alias, Expr, ExprTrait, Query},
+};
 use sparc::{
     entity::characters,
     service::{Error, IdentityConnection, Operations, Options, Sparc, characters::NewCharacter},
@@ -33,7 +36,7 @@ const SELECT_DATABASE_SESSION_STATE: &str = "SELECT concat_ws('|', session_user:
     (SELECT string_agg(relname, ',') FROM pg_class WHERE relnamespace = pg_my_temp_schema() AND relkind = 'r'))";
 
 /// Statements that change the state of a database session, or try to.
-const STATE_CHANGES: [&str; 20] = [
+const STATE_CHANGES: [&str; 21] = [
     "SET TIME ZONE 'Asia/Tokyo'",
     "SET default_transaction_read_only = on",
     "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
@@ -43,6 +46,7 @@ const STATE_CHANGES: [&str; 20] = [
     "SET request.jwt.claim.sub = 'somebody'",
     "SELECT set_config('request.jwt.claims', '{}', false)",
     "SET lock_timeout = '1ms'",
+    "UPDATE pg_settings SET setting = 'pg_catalog' WHERE name = 'search_path'",
     "LISTEN somebody",
     "SELECT pg_advisory_lock(7)",
     "SELECT pg_advisory_lock_shared(8)",
@@ -60,7 +64,7 @@ const STATE_CHANGES: [&str; 20] = [
 /// How the transaction of a statement ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
-    /// The statement runs outside of a transaction.
+    /// The caller begins no transaction.
     NoTransaction,
     Commit,
     Rollback,
@@ -131,12 +135,38 @@ async fn changes_that_an_expression_of_a_query_makes_to_a_database_session_are_u
         "pg_advisory_lock(7)::text",
         "\"set_config\"('search_path', 'pg_catalog', false)",
         "coalesce(set_config('request.jwt.claim.sub', 'x', false))",
+        // PostgreSQL calls this function with the number.
+        "(7::bigint).pg_advisory_lock",
     ] {
         let find = characters::Entity::find().select_only().expr(Expr::cust(expression));
         // The query may be refused. What matters here is only what it leaves behind.
         let _ = find.into_tuple::<String>().all(&sparc.as_user(ada.user_id)).await;
         assert_eq!(fetch_text(&ben, SELECT_DATABASE_SESSION_STATE).await, clean_state, "{expression}");
         assert_eq!(ben.characters().living().await.unwrap().len(), 1, "{expression}");
+    }
+}
+
+#[tokio::test]
+async fn an_update_of_pg_settings_that_sea_orm_built_is_undone() {
+    let world = World::new().await;
+    let (ada, ben) = (world.new_player().await, world.new_player().await);
+    let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
+    let (ada, ben) = (sparc.as_user(ada.user_id), sparc.as_user(ben.user_id));
+    let clean_state = fetch_text(&ben, SELECT_DATABASE_SESSION_STATE).await;
+    for (name, setting) in
+        [("search_path", "pg_catalog"), ("default_transaction_read_only", "on"), ("lock_timeout", "1ms")]
+    {
+        let update = Query::update()
+            .table(Alias::new("pg_settings"))
+            .value(Alias::new("setting"), setting)
+            .and_where(Expr::col(Alias::new("name")).eq(name))
+            .to_owned();
+        ada.execute(&update).await.unwrap();
+        assert_eq!(fetch_text(&ben, SELECT_DATABASE_SESSION_STATE).await, clean_state, "{name}");
+        let tx = ada.begin().await.unwrap();
+        tx.execute(&update).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(fetch_text(&ben, SELECT_DATABASE_SESSION_STATE).await, clean_state, "{name}, in a transaction");
     }
 }
 

@@ -72,7 +72,7 @@ async fn a_statement_that_cannot_be_run_is_an_invalid_statement() {
 }
 
 #[tokio::test]
-async fn the_error_names_the_column_without_a_value_and_a_statement_that_changes_a_row_twice_is_invalid() {
+async fn a_missing_value_is_reported_with_its_column_and_a_statement_that_changes_a_row_twice_is_invalid() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let seer = world.sparc.as_user(game.seer.user_id());
@@ -188,7 +188,7 @@ async fn no_concurrent_statement_runs_with_the_service_role_while_an_adventure_i
 }
 
 #[tokio::test]
-async fn each_refusal_has_its_own_error() {
+async fn common_mistakes_have_their_own_errors() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let player = &game.players[0];

@@ -290,13 +290,14 @@ async fn sessions_that_ended_91_days_ago_move_to_the_archive_with_their_seats_an
     player.caller.execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await.unwrap();
     world.update_session(&game, "status = 'completed'").await;
     world.update_session(&game, "ended_at = now() - INTERVAL '91 days'").await;
-    let just_ended_game = world.new_active_session(1).await;
-    world.update_session(&just_ended_game, "status = 'completed'").await;
+    let later_game = world.new_active_session(1).await;
+    world.update_session(&later_game, "status = 'completed'").await;
+    world.update_session(&later_game, "ended_at = now() - INTERVAL '89 days'").await;
     let archive_sessions = "SELECT private.archive_sessions(10)";
     assert_refused!(player.caller.execute(archive_sessions).await, forbidden);
     assert_eq!(world.service().fetch_value::<i32>(archive_sessions).await, Ok(1));
     assert_eq!(world.service().fetch_value::<i32>(archive_sessions).await, Ok(0), "nothing is left to archive");
-    assert_eq!(world.owner().count("sessions").await, 1, "the session that has ended just now must stay");
+    assert_eq!(world.owner().count("sessions").await, 1, "the session that ended 89 days ago must stay");
     let stranger = world.new_user().await;
     for (table_name, row_count) in
         [("archived_sessions", 1), ("archived_session_players", 2), ("archived_dice_rolls", 2)]

@@ -1,5 +1,6 @@
 //! Initiative: its dice, its order and its ties.
 
+use sea_orm::ConnectionTrait;
 use sparc::{
     entity::sea_orm_active_enums::RollType,
     service::{
@@ -10,7 +11,7 @@ use sparc::{
 };
 use uuid::Uuid;
 
-use crate::world::World;
+use crate::world::{World, insert_character_sql, insert_seat_sql};
 
 #[tokio::test]
 async fn initiative_can_be_rolled_for_more_than_a_hundred_creatures() {
@@ -145,4 +146,60 @@ async fn a_player_cannot_roll_initiative_even_if_only_their_own_character_is_sea
     assert_eq!(world.owner().count("dice_rolls").await, 0);
     let seer = world.sparc.as_user(game.seer.user_id());
     assert_eq!(seer.dice().roll_initiative(new_initiative).await.unwrap().len(), 1);
+}
+
+/// A player leaves while the Seer's request waits between reading the seats and rolling. The database refuses to roll
+/// for that player's character, and the operation reads the seats again.
+#[tokio::test]
+async fn initiative_is_rolled_for_the_others_if_a_player_leaves_at_the_same_time() {
+    let world = World::new().await;
+    let game = world.new_active_session(2).await;
+    let owner = world.owner();
+    let lock_holder = owner.begin().await;
+    lock_holder.execute_unprepared("LOCK TABLE dice_rolls IN EXCLUSIVE MODE").await.unwrap();
+    let seer = world.sparc.as_user(game.seer.user_id());
+    let new_initiative = NewInitiative { session_id: game.session_id, ..Default::default() };
+    let leave_and_unlock = async {
+        owner.wait_until_backends_wait_for_locks(1).await;
+        world.sparc.as_user(game.players[1].user_id).sessions().leave(game.session_id).await.unwrap();
+        lock_holder.commit().await.unwrap();
+    };
+    let (turns, ()) = tokio::join!(seer.dice().roll_initiative(new_initiative), leave_and_unlock);
+    let rollers: Vec<Roller> = turns.unwrap().iter().map(|turn| turn.roller).collect();
+    assert_eq!(rollers, [Roller::Character(game.players[0].character_id)]);
+    assert_eq!(owner.count("dice_rolls").await, 1);
+}
+
+/// A player may choose the id of a new character. This one has the id of a creature, which everyone can read if the
+/// adventure is published.
+#[tokio::test]
+async fn a_character_with_the_id_of_a_creature_does_not_prevent_initiative() {
+    let world = World::new().await;
+    let game = world.new_session(0).await;
+    let insert_wolf =
+        format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", game.adventure_id);
+    let wolf_id: Uuid = world.owner().fetch_value(&insert_wolf).await.unwrap();
+    let player_id = world.new_account().await;
+    world.owner().execute(&insert_character_sql(wolf_id, player_id)).await.unwrap();
+    world.owner().execute(&insert_seat_sql(game.session_id, player_id, wolf_id)).await.unwrap();
+    world.update_session(&game, "status = 'active'").await;
+    let seer = world.sparc.as_user(game.seer.user_id());
+    let initiative =
+        NewInitiative { id: Some(Uuid::new_v4()), session_id: game.session_id, creature_ids: vec![wolf_id] };
+    let turns = seer.dice().roll_initiative(initiative.clone()).await.unwrap();
+    assert_eq!(turns.len(), 2);
+    assert_eq!(seer.dice().roll_initiative(initiative).await.unwrap(), turns, "repeated with the same id");
+}
+
+#[tokio::test]
+async fn repeating_initiative_after_the_end_of_the_session_returns_the_rolls() {
+    let world = World::new().await;
+    let game = world.new_active_session(2).await;
+    let seer = world.sparc.as_user(game.seer.user_id());
+    let initiative = NewInitiative { id: Some(Uuid::new_v4()), session_id: game.session_id, ..Default::default() };
+    let turns = seer.dice().roll_initiative(initiative.clone()).await.unwrap();
+    world.update_session(&game, "status = 'completed'").await;
+    assert_eq!(seer.dice().roll_initiative(initiative).await.unwrap(), turns);
+    let another = NewInitiative { session_id: game.session_id, ..Default::default() };
+    assert_error!(seer.dice().roll_initiative(another).await, Error::SessionNotActive);
 }

@@ -106,7 +106,7 @@ async fn the_lobby_shows_public_sessions_with_free_seats_and_filters_them() {
     let full_game = world.new_session(2).await;
     world.update_session(&full_game, "is_public = true, max_players = 2").await;
     let open_game = world.new_session(1).await;
-    world.update_session(&open_game, "is_public = true").await;
+    world.update_session(&open_game, "is_public = true, scheduled_start = '2999-01-02 03:04:05+00'").await;
     let started_game = world.new_active_session(1).await;
     world.update_session(&started_game, "is_public = true").await;
     let _private_game = world.new_session(0).await;
@@ -122,10 +122,25 @@ async fn the_lobby_shows_public_sessions_with_free_seats_and_filters_them() {
         let filter = LobbyFilter { search: Some(search.into()), ..Default::default() };
         assert_eq!(listed_ids(filter).await.len(), count, "{search}");
     }
-    // One of the four seats is taken, and the adventure takes an hour.
-    assert_eq!(listed_ids(LobbyFilter { min_free_seats: Some(3), ..Default::default() }).await.len(), 1);
-    assert_eq!(listed_ids(LobbyFilter { min_free_seats: Some(4), ..Default::default() }).await.len(), 0);
-    assert_eq!(listed_ids(LobbyFilter { max_minutes: Some(59), ..Default::default() }).await.len(), 0);
+    // One of the four seats of `open_game` is taken, its adventure takes an hour, and it starts at `start`.
+    let start: chrono::DateTime<chrono::Utc> = "2999-01-02T03:04:05Z".parse().unwrap();
+    let one_second_later = start + chrono::TimeDelta::seconds(1);
+    for (filter, count) in [
+        (LobbyFilter { min_free_seats: Some(3), ..Default::default() }, 1),
+        (LobbyFilter { min_free_seats: Some(4), ..Default::default() }, 0),
+        (LobbyFilter { max_minutes: Some(60), ..Default::default() }, 1),
+        (LobbyFilter { max_minutes: Some(59), ..Default::default() }, 0),
+        (LobbyFilter { starts_from: Some(start), ..Default::default() }, 1),
+        (LobbyFilter { starts_from: Some(one_second_later), ..Default::default() }, 0),
+        (LobbyFilter { starts_before: Some(one_second_later), ..Default::default() }, 1),
+        (LobbyFilter { starts_before: Some(start), ..Default::default() }, 0),
+        (LobbyFilter { seer_id: Some(open_game.seer.user_id()), ..Default::default() }, 1),
+        (LobbyFilter { seer_id: Some(full_game.seer.user_id()), ..Default::default() }, 0),
+        (LobbyFilter { adventure_id: Some(open_game.adventure_id), ..Default::default() }, 1),
+        (LobbyFilter { adventure_id: Some(full_game.adventure_id), ..Default::default() }, 0),
+    ] {
+        assert_eq!(listed_ids(filter.clone()).await.len(), count, "{filter:?}");
+    }
     let forged_cursor = "00".to_owned().into();
     let outcome = world.sparc.as_anon().sessions().lobby(&LobbyFilter::default(), Some(&forged_cursor)).await;
     assert_error!(outcome, Error::InvalidCursor);

@@ -34,7 +34,8 @@ async fn raw_sql_of_a_user_cannot_switch_to_the_service_role() {
         assert_error!(outcome, Error::NotAllowed { .. }, "{statement}");
     }
     let switch_role_in_do_block = "DO $$ BEGIN EXECUTE 'RESET ROLE'; EXECUTE 'SET ROLE service_role'; END $$";
-    assert!(ada.execute_unprepared(switch_role_in_do_block).await.is_err());
+    let outcome = ada.execute_unprepared(switch_role_in_do_block).await.map_err(Error::from);
+    assert_error!(outcome, Error::NotAllowed { .. });
     let select_role = Statement::from_string(DbBackend::Postgres, "SELECT current_user::text");
     let row = sparc.as_service().query_one_raw(select_role).await.unwrap().unwrap();
     assert_eq!(row.try_get_by_index::<String>(0).unwrap(), "service_role");
@@ -62,6 +63,23 @@ async fn an_adventure_is_validated_and_published_over_two_logins() {
     tx.rollback().await.unwrap();
     let stranger = sparc.as_user(world.new_account().await);
     assert_error!(stranger.adventures().validate(invalid_draft.id).await, Error::NotFound { .. });
+}
+
+/// At REPEATABLE READ, the transaction of the service's login, which stores the result of the validation, makes the
+/// first attempt of the caller's transaction fail. The next attempt finds the result stored.
+#[tokio::test]
+async fn an_adventure_is_published_over_two_logins_at_repeatable_read() {
+    let world = World::new().await;
+    let database_name: String = world.owner().fetch_value("SELECT current_database()::text").await.unwrap();
+    let set_level = format!("ALTER DATABASE {database_name} SET default_transaction_isolation = 'repeatable read'");
+    world.superuser().await.execute(&set_level).await.unwrap();
+    let sparc = connect_with_two_logins(&world).await;
+    let ada = sparc.as_user(world.new_account().await);
+    let content = AdventureContent::single_scene("It rains.");
+    let adventure = NewAdventure { name: "The Drowned Ford".into(), content, ..Default::default() };
+    let draft = ada.adventures().create(adventure).await.unwrap();
+    assert!(ada.adventures().publish(draft.id).await.unwrap().published_at.is_some());
+    sparc.close().await.unwrap();
 }
 
 #[tokio::test]

@@ -66,6 +66,7 @@ mod initiative;
 mod inputs;
 mod interleavings;
 mod join_codes;
+mod joining;
 mod live_events;
 mod lobby;
 mod logins;

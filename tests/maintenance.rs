@@ -1,5 +1,5 @@
-//! Maintenance jobs: they work in batches and for a limited time, and can be repeated and run concurrently. Also: how
-//! archived sessions are read.
+//! Maintenance jobs: they work for a limited time, all but the vacuum in batches, and can be repeated and run
+//! concurrently. Also: how archived sessions are read.
 
 use std::time::Duration;
 

@@ -111,7 +111,7 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
             game.session_id, game.players[0].character_id
         )
     };
-    ada.execute(&insert_roll_sql(8000, 400)).await.unwrap();
+    ada.execute(&insert_roll_sql(8000, 500)).await.unwrap();
     assert_check_violation(ada, &insert_roll_sql(9000, 450), "bounded_modifiers").await;
     assert_check_violation(ada, &insert_roll_sql(100, 501), "bounded_description").await;
 }

@@ -192,8 +192,8 @@ async fn the_writes_of_a_refused_operation_cannot_be_committed() {
     let request_id = uuid::Uuid::new_v4();
     // `roll_initiative` derives the id of each roll from the ids of the request and of the character. Two players are
     // seated. The roll inserted below has the id that the first player's initiative roll would get. The operation skips
-    // ids that exist, so it writes only the other player's roll. Then it finds that the existing roll is another one,
-    // and is refused.
+    // ids that exist, so it writes only the other player's roll. Then it finds that the existing roll is no initiative
+    // roll, and is refused.
     let existing_id = uuid::Uuid::from_u128(request_id.as_u128() ^ game.players[0].character_id.as_u128());
     let insert_attack = format!(
         "INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type)

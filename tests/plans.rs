@@ -1,6 +1,6 @@
 //! Plans of the most frequent statements, exactly as the crate `service` sends them, on tables of thousands of rows and
-//! in the caller's role.
-//! Each statement is explained with a custom and with a generic plan, and with outdated and with current statistics.
+//! in the caller's role. Each statement is explained with a custom and with a generic plan, and with outdated and with
+//! current statistics.
 
 use std::future::Future;
 
@@ -95,8 +95,8 @@ const HIGH_PAGE_COST: &str = "40";
 impl Explainer {
     /// Awaits `call`, the call of an operation, and checks the custom and the generic plan of the last statement that
     /// the operation prepared (apart from statements that change only the role). Panic messages call the statement
-    /// `label`. `values` are SQL literals for its parameters. Panics if a plan reads or sorts more than `max_rows`
-    /// rows, or scans one of [`LARGE_TABLES`] sequentially.
+    /// `label`. `values` are SQL literals for its parameters. Panics if a plan reads more than `max_rows` rows, has a
+    /// sort that returns more, or scans one of [`LARGE_TABLES`] sequentially.
     async fn run_and_check_plans<'a, T, F>(&mut self, label: &str, max_rows: u64, values: &[&str], call: F) -> T
     where
         F: Future<Output = Result<T, Error>> + 'a,

@@ -4,13 +4,14 @@
 -- script in a new database of a private cluster. The project's owner is `postgres`, which is neither a superuser nor a
 -- member of the Auth server's role.
 
--- Roles belong to the cluster, so an earlier run of this script in another database may have created them.
+-- Roles belong to the cluster, so they may exist already: `testdb` creates `postgres` beforehand, and this script may
+-- have run in another database of the cluster.
 DO $$
 DECLARE
   role_to_create record;
 BEGIN
-  -- If several databases of the cluster are created at the same time, only one run of this script at a time creates the
-  -- roles. The key of the lock is arbitrary.
+  -- An advisory lock belongs to a database, so a run in another database does not wait for this one. The key is
+  -- arbitrary.
   PERFORM pg_advisory_xact_lock(1);
   FOR role_to_create IN
     SELECT *

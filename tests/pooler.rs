@@ -45,21 +45,49 @@ fn version(program: &str) -> (u32, u32) {
     (numbers.next().unwrap(), numbers.next().unwrap())
 }
 
+/// Returns the path of PgBouncer; `None` if it is not installed.
+fn find_program() -> Option<&'static str> {
+    ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/opt/homebrew/bin/pgbouncer"]
+        .into_iter()
+        .find(|path| fs::exists(path).unwrap_or_default())
+}
+
+/// Whether this PgBouncer can track prepared statements. Older versions refuse the setting `max_prepared_statements`.
+fn can_track_statements(program: &str) -> bool {
+    version(program) >= (1, 21)
+}
+
 /// Starts a pooler for a world's database; returns `None` if PgBouncer is not installed.
 async fn start_pooler_for_world(world: &World) -> Option<Pooler> {
     start_pooler(world.url()).await
 }
 
-/// Starts a pooler with up to four server connections to a database; returns `None` if PgBouncer is not installed.
+/// Starts a pooler that does not track prepared statements, with up to four server connections to a database; returns
+/// `None` if PgBouncer is not installed.
 pub async fn start_pooler(url: &str) -> Option<Pooler> {
     start_pooler_with_connections(url, 4).await
 }
 
 /// Starts a pooler as [`start_pooler`] does, with up to `server_connections` server connections.
 pub async fn start_pooler_with_connections(url: &str, server_connections: u32) -> Option<Pooler> {
-    let program = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/opt/homebrew/bin/pgbouncer"]
-        .into_iter()
-        .find(|path| fs::exists(path).unwrap_or_default())?;
+    let program = find_program()?;
+    let tracking_setting = if can_track_statements(program) { "max_prepared_statements = 0" } else { "" };
+    Some(start_pooler_with_settings(program, url, server_connections, tracking_setting).await)
+}
+
+/// Starts a pooler that tracks prepared statements, with one server connection; returns `None` if no PgBouncer that can
+/// do this is installed.
+async fn start_tracking_pooler(url: &str) -> Option<Pooler> {
+    let program = find_program().filter(|program| can_track_statements(program))?;
+    Some(start_pooler_with_settings(program, url, 1, "max_prepared_statements = 100").await)
+}
+
+async fn start_pooler_with_settings(
+    program: &str,
+    url: &str,
+    server_connections: u32,
+    tracking_setting: &str,
+) -> Pooler {
     // postgres://USER:PASSWORD@HOST:PORT/DATABASE
     let parts: Vec<&str> = url.split(['/', ':', '@', '?']).filter(|part| !part.is_empty()).collect();
     let [_, user, password, host, port, database, ..] = parts[..] else { panic!("the URL has {} parts", parts.len()) };
@@ -67,15 +95,13 @@ pub async fn start_pooler_with_connections(url: &str, server_connections: u32) -
     let folder = std::env::temp_dir().join(format!("sparc-pooler-{}", Uuid::new_v4().simple()));
     fs::create_dir(&folder).unwrap();
     let settings_path = folder.join("pgbouncer.ini");
-    // PgBouncer 1.21 and newer can track prepared statements. Older versions refuse the setting that turns this off.
-    let tracking = if version(program) < (1, 21) { "" } else { "max_prepared_statements = 0\n" };
     // With an empty `server_reset_query`, PgBouncer resets nothing when it gives a server connection to another client.
     // So a role or a setting that a transaction left behind would stay in force for the other client.
     let settings = format!(
         "[databases]\n{database} = host={host} port={port} user={user} password={password}\n\
          [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {pooler_port}\nunix_socket_dir =\nauth_type = any\n\
          pool_mode = transaction\ndefault_pool_size = {server_connections}\nserver_reset_query =\nmax_client_conn = 200\n\
-         ignore_startup_parameters = extra_float_digits\n{tracking}"
+         ignore_startup_parameters = extra_float_digits\n{tracking_setting}\n"
     );
     fs::write(&settings_path, settings).unwrap();
     // Like PostgreSQL, PgBouncer refuses to run as root.
@@ -91,7 +117,7 @@ pub async fn start_pooler_with_connections(url: &str, server_connections: u32) -
     let pooler = Pooler { process, folder, url: format!("postgres://{user}@127.0.0.1:{pooler_port}/{database}") };
     for _ in 0..200 {
         if tokio::net::TcpStream::connect(("127.0.0.1", pooler_port)).await.is_ok() {
-            return Some(pooler);
+            return pooler;
         }
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
@@ -182,4 +208,37 @@ async fn no_client_runs_a_prepared_statement_of_another_client() {
         refused_count > 0,
         "the two clients must have shared a server connection; otherwise the test proves nothing"
     );
+}
+
+#[tokio::test]
+async fn raw_sql_keeps_its_connection_behind_a_pooler_that_tracks_prepared_statements() {
+    let world = World::new().await;
+    let Some(pooler) = start_tracking_pooler(world.url()).await else {
+        eprintln!("skipped: this machine has no pgbouncer of version 1.21 or newer");
+        return;
+    };
+    let player = world.new_player().await;
+    let connect = || Sparc::connect_with(&pooler.url, Options::default().max_connections(1));
+    let (sparc, other_sparc) = (connect().await.unwrap(), connect().await.unwrap());
+    let me = sparc.as_user(player.user_id);
+    // The other client's statements are prepared in the same server process.
+    other_sparc.as_user(player.user_id).users().me().await.unwrap();
+    for round in 0..3 {
+        assert_eq!(me.characters().living().await.unwrap().len(), 1, "{round}");
+        me.execute_unprepared("SELECT 1").await.unwrap();
+        assert_eq!(sparc.user_pool_status().connections, 1, "{round}: the connection was closed");
+        let tx = me.begin().await.unwrap();
+        tx.execute_unprepared("SELECT 1").await.unwrap();
+        assert_eq!(tx.characters().living().await.unwrap().len(), 1, "{round}");
+        tx.commit().await.unwrap();
+        assert_eq!(sparc.user_pool_status().connections, 1, "{round}: the connection was closed");
+        // DEALLOCATE ALL removes the prepared statements of both clients. Their next calls must succeed nevertheless.
+        let tx = me.begin().await.unwrap();
+        tx.execute_unprepared("DEALLOCATE ALL").await.unwrap();
+        assert_eq!(tx.characters().living().await.unwrap().len(), 1, "{round}");
+        tx.commit().await.unwrap();
+        assert!(other_sparc.as_user(player.user_id).users().me().await.is_ok(), "{round}");
+    }
+    sparc.close().await.unwrap();
+    other_sparc.close().await.unwrap();
 }

@@ -113,7 +113,8 @@ async fn policies_protect_every_row_even_if_a_privilege_is_granted_by_mistake() 
     owner.execute(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", ada.user_id())).await.unwrap();
     let (seers_draft_id, other_players_adventure_id) =
         (world.new_draft_adventure(seer.user_id()).await, world.new_adventure(other_player.user_id).await);
-    // Users normally lack the privilege to update these columns. With it, only the policies protect the rows.
+    // Users normally may not update these columns (except `user_id` of `tutorial_progress`). With these privileges,
+    // only the policies protect the rows.
     owner
         .execute(
             "GRANT UPDATE (creator_id) ON adventures TO authenticated;

@@ -182,7 +182,7 @@ impl RandomOperations {
                 let state = serde_json::json!({ "round": rng.u8(..) });
                 seer_or_caller.sessions().set_game_state(session_id, state, ExpectedVersion::Any).await?;
             }
-            23..=26 => {
+            23..=25 => {
                 let roll = NewRoll::new(
                     RollType::Attack,
                     session_id,
@@ -190,12 +190,14 @@ impl RandomOperations {
                     Attribute::Wit,
                     Difficulty::MAX,
                 );
-                let made_roll = seer_or_caller.dice().roll(roll).await?;
-                if !made_roll.success {
-                    let heroic_save = seer_or_caller.dice().use_heroic_save(made_roll.id).await?;
-                    return Ok(Some(AcknowledgedRow::Roll(heroic_save.id)));
-                }
-                return Ok(Some(AcknowledgedRow::Roll(made_roll.id)));
+                return Ok(Some(AcknowledgedRow::Roll(seer_or_caller.dice().roll(roll).await?.id)));
+            }
+            26 => {
+                let scope = RollScope::Session(session_id);
+                let rolls = seer_or_caller.dice().history(scope, &HistoryFilter::default(), None).await?;
+                let Some(failed_roll) = rolls.items.into_iter().find(|roll| !roll.success) else { return Ok(None) };
+                let heroic_save = seer_or_caller.dice().use_heroic_save(failed_roll.id).await?;
+                return Ok(Some(AcknowledgedRow::Roll(heroic_save.id)));
             }
             27 => {
                 let creatures = vec![self.creature_id];
@@ -261,15 +263,30 @@ impl RandomOperations {
 pub fn unexpected_errors(counts_by_code: &BTreeMap<&'static str, usize>, allowed: &[&str]) -> Vec<String> {
     let fault_codes = [
         "busy",
-        "database",
+        "column_closed",
+        "commit_unknown",
+        "connect_failed",
         "connection_lost",
-        "pool_exhausted",
+        "database",
         "deadline_exceeded",
-        "transaction_failed",
         "id_conflict",
-        "internal",
+        "identity_changed",
+        "invalid_claims",
+        "invalid_statement",
         "invalid_value",
+        "misconfigured",
+        "nested_transaction_open",
         "not_signed_in",
+        "pool_closed",
+        "pool_exhausted",
+        "read_only",
+        "schema_missing",
+        "schema_outdated",
+        "server_exhausted",
+        "transaction_ended",
+        "transaction_failed",
+        "transaction_over",
+        "unknown_account",
     ];
     counts_by_code
         .iter()

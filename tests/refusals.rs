@@ -29,11 +29,24 @@ async fn service_error(world: &World, sqlstate: &str, constraint: &str, table: &
 /// Returns whether a person can act on the error: it is not a generic one, and its message is a sentence without
 /// `internal_name` (the constraint or the SQLSTATE that caused the error).
 fn is_actionable(error: &Error, internal_name: &str) -> bool {
-    // The service says `row` if it has no noun for the table.
+    // The service says `row` if it has no noun for what the constraint concerns.
     let is_generic =
         matches!(error, Error::Database(_) | Error::RuleViolated { .. } | Error::IdConflict { what: "row" });
     // A single word is no sentence.
     !is_generic && !error.to_string().contains(internal_name) && error.to_string().contains(' ')
+}
+
+/// Returns the noun that messages use for a row of a table that a foreign key references.
+fn noun_of(referenced_table: &str) -> &'static str {
+    match referenced_table {
+        "users" | "auth.users" => "user",
+        "adventures" => "adventure",
+        "characters" => "character",
+        "creatures" => "creature",
+        "sessions" | "archived_sessions" => "session",
+        "dice_rolls" | "archived_dice_rolls" => "roll",
+        table => panic!("this test must know the noun for {table}"),
+    }
 }
 
 #[tokio::test]
@@ -42,11 +55,11 @@ async fn every_constraint_has_an_error_that_says_what_was_wrong() {
     let constraints = world
         .owner()
         .fetch_values::<String>(
-            "SELECT concat_ws(' ', contype, conname, conrelid::regclass) FROM pg_constraint
+            "SELECT concat_ws(' ', contype, conname, conrelid::regclass, confrelid::regclass) FROM pg_constraint
              WHERE connamespace = 'public'::regnamespace AND contype IN ('c', 'u', 'p', 'f')
                AND conrelid <> 'sparc_migrations'::regclass
              UNION ALL
-             SELECT concat_ws(' ', 'u', indexrelid::regclass, indrelid::regclass) FROM pg_index
+             SELECT concat_ws(' ', 'u', indexrelid::regclass, indrelid::regclass, '-') FROM pg_index
              WHERE indisunique AND indrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace)
                AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid)",
         )
@@ -55,7 +68,9 @@ async fn every_constraint_has_an_error_that_says_what_was_wrong() {
     assert!(constraints.len() > 80, "the query must find the constraints: {}", constraints.len());
     let mut unexplained = Vec::new();
     for line in constraints {
-        let [kind, constraint, table] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        let [kind, constraint, table, referenced_table] = line.split(' ').collect::<Vec<_>>()[..] else {
+            panic!("{line}")
+        };
         let errors = match kind {
             "c" => vec![service_error(&world, CHECK_VIOLATION, constraint, table, "new row violates").await],
             // The service tells the two directions of a foreign key apart by the message.
@@ -65,6 +80,11 @@ async fn every_constraint_has_an_error_that_says_what_was_wrong() {
             ],
             _ => vec![service_error(&world, UNIQUE_VIOLATION, constraint, table, "duplicate key").await],
         };
+        if kind == "f" {
+            // An insert or update is refused because the referenced row does not exist.
+            let noun = noun_of(referenced_table);
+            assert!(matches!(errors[0], Error::NotFound { what } if what == noun), "{line}: {errors:?}");
+        }
         if !errors.iter().all(|error| is_actionable(error, constraint)) {
             unexplained.push(format!("{line}: {errors:?}"));
         }

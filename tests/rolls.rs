@@ -49,6 +49,7 @@ async fn no_player_can_set_a_column_that_the_database_fills_in() {
         ("margin", "20"),
         ("dice_count", "10"),
         ("character_name", "'Me'"),
+        ("rolled_by", "gen_random_uuid()"),
         ("animation_seed", "1"),
         ("created_at", "now()"),
     ] {

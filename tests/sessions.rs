@@ -93,7 +93,7 @@ async fn a_session_that_ended_earlier_does_not_move_last_played_at_back() {
     let select_time =
         format!("SELECT last_played_at::text FROM characters WHERE id = '{}'", game.players[0].character_id);
     let time_before: String = world.owner().fetch_value(&select_time).await.unwrap();
-    // The service records a session of the same character that ended a day ago.
+    // Another session of the same character, which ended a day ago, is marked as completed only now.
     let player = &game.players[0];
     let earlier_session = world.new_active_session(1).await;
     world

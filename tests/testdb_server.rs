@@ -48,7 +48,10 @@ async fn a_migrated_database_has_every_migration() {
     let server = crate::world::server().await;
     let started_at = Instant::now();
     let database = server.create_migrated().await.unwrap();
-    assert!(started_at.elapsed() < Duration::from_secs(30), "nothing may wait for a timeout");
+    assert!(
+        started_at.elapsed() < Duration::from_secs(30),
+        "creating a database took 30 seconds or more, so something probably waited for a timeout"
+    );
     let db = database.connect(1).await.unwrap();
     let query = Statement::from_string(DbBackend::Postgres, "SELECT count(*) FROM sparc_migrations");
     let count: i64 = db.query_one_raw(query).await.unwrap().unwrap().try_get_by_index(0).unwrap();

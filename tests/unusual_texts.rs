@@ -1,7 +1,6 @@
 //! Unusual texts in inputs that take a text: each text is either accepted (and, unless it is only searched for, stored
-//! unchanged), or refused with an error that names the field and says what its text must be. Afterwards, every
-//! invariant of the database holds. Two further tests are about escapes in JSON documents and about join codes as a
-//! person types them.
+//! unchanged), or refused with an error that says what the text must be. Afterwards, every invariant of the database
+//! holds. Two further tests are about escapes in JSON documents and about join codes as a person types them.
 
 use std::pin::Pin;
 

@@ -54,14 +54,16 @@ pub struct ArgumentSet {
 /// Returns the argument sets, spread over the sessions of the data set.
 #[must_use]
 pub fn choose_argument_sets(data_set: &DataSet) -> Vec<ArgumentSet> {
-    (0..MAX_ARGUMENT_SETS.min(data_set.active_sessions))
+    let count = MAX_ARGUMENT_SETS.min(data_set.active_sessions);
+    (0..count)
         .map(|number| {
-            // The factors 31 and (below) 1009 spread the argument sets over the sessions.
-            let active_session = data_set.session(number * 31 % data_set.active_sessions);
+            let active_session = data_set.session(number * data_set.active_sessions / count);
             let player = data_set.player(active_session.number, number % 6);
+            let first_candidate = number * data_set.unstarted_sessions / count;
             let open_session = (0..data_set.unstarted_sessions)
                 .map(|step| {
-                    data_set.session(data_set.active_sessions + (number * 1009 + step) % data_set.unstarted_sessions)
+                    let unstarted_number = (first_candidate + step) % data_set.unstarted_sessions;
+                    data_set.session(data_set.active_sessions + unstarted_number)
                 })
                 .find(|session| {
                     session.is_public
@@ -93,4 +95,24 @@ pub fn choose_argument_sets(data_set: &DataSet) -> Vec<ArgumentSet> {
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn argument_sets_have_different_sessions_at_every_scale() {
+        for thousandths in 1..200 {
+            let data_set = DataSet::at_scale(f64::from(thousandths) / 1000.0);
+            let argument_sets = choose_argument_sets(&data_set);
+            let sessions: HashSet<Uuid> = argument_sets.iter().map(|argument_set| argument_set.session).collect();
+            assert_eq!(sessions.len() as u64, data_set.active_sessions.min(MAX_ARGUMENT_SETS), "{thousandths}");
+            let open_sessions: HashSet<Uuid> =
+                argument_sets.iter().map(|argument_set| argument_set.open_session).collect();
+            assert_eq!(open_sessions.len(), sessions.len(), "{thousandths}");
+        }
+    }
 }

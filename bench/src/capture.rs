@@ -1,7 +1,7 @@
 //! Captures the statements that the service prepares. `pg_prepared_statements` lists only the statements of the
 //! connection that reads it, so it is read on the service's own connection.
 
-use sea_orm::DatabaseConnection;
+use sea_orm::{ConnectionTrait, DatabaseConnection};
 use service::Sparc;
 use testdb::{PreparedStatement, prepared_statements};
 
@@ -22,9 +22,12 @@ impl StatementCapture {
         Self { sparc: Sparc::from_connection(pool.clone()), pool, returned_count: 0 }
     }
 
-    /// Closes the connection. The server then adds the statistics that it has kept for this connection (such as index
-    /// scans) to the common ones, so that no later measurement counts them.
+    /// Closes the connection. Before that, the server adds the statistics that it has kept for this connection (such as
+    /// index scans) to the common ones, so that no later measurement counts them.
     pub async fn close(self) -> Result<(), Failure> {
+        // Without this, the server would add them only while it ends the connection, for which the client does not
+        // wait. It adds them before it answers this statement.
+        self.pool.execute_unprepared("SELECT pg_stat_force_next_flush()").await?;
         Ok(self.pool.close().await?)
     }
 

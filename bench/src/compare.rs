@@ -62,6 +62,12 @@ const FIRST_STEP_SESSIONS: u64 = 50;
 /// Runs the command `compare`.
 pub async fn run(options: &CompareOptions) -> Result<(), Failure> {
     let start = Instant::now();
+    let mut scales = options.scales.clone();
+    scales.sort_by(f64::total_cmp);
+    // The results at a scale are found by the scale, so those of two runs at one scale would be mixed up.
+    if let Some([scale, _]) = scales.array_windows().find(|[scale, next]| scale == next) {
+        return Err(Failure::Message(format!("scale {scale} is given more than once")));
+    }
     fs::create_dir_all(&options.out)?;
     let server = Server::start_plain(Some(&PRODUCTION_SETTINGS)).await?;
     let mut client = Client::open(server.url()).await?;
@@ -72,8 +78,6 @@ pub async fn run(options: &CompareOptions) -> Result<(), Failure> {
     let postmaster_pid = client.postmaster_pid().await?;
     client.close().await?;
 
-    let mut scales = options.scales.clone();
-    scales.sort_by(f64::total_cmp);
     // The indexes, and what `measure_at_one_scale` measures, are measured once, at this scale.
     let scale_nearest_to_1 = nearest_to_1(scales.iter().copied()).unwrap_or(1.0);
     for scale in scales {
@@ -88,6 +92,7 @@ pub async fn run(options: &CompareOptions) -> Result<(), Failure> {
             if options.only.is_empty() && !options.no_statements {
                 let mut client = Client::open(ours.url()).await?;
                 report.indexes = measure_indexes(&mut client, &index_uses).await?;
+                report.indexes_scale = Some(scale);
                 client.close().await?;
             }
             measure_at_one_scale(&ours, &argument_sets, data_set, postmaster_pid, options, &mut report).await?;
@@ -258,17 +263,20 @@ async fn measure_at_one_scale(
         overhead::measure_overhead(&mut client, argument_set, &roll_statement.sql, &event_statement.sql).await?;
     println!(
         "a roll {:.3} ms, its bare INSERTs {:.3} ms, ratio {:.2}",
-        overhead.roll_ms, overhead.bare_roll_ms, overhead.roll_ratio
+        overhead.roll_ms, overhead.bare_roll_and_event_ms, overhead.roll_ratio
     );
     report.overhead = Some(overhead);
 
-    if let (Some(run_length), Some(pgbench)) =
-        (options.operation_run_length(), Binaries::find_or_fetch()?.program("pgbench"))
-    {
-        let environment = operations::Environment { url, argument_sets, postmaster_pid };
-        let pgbench_options = operations::PgbenchOptions { program: &pgbench, script_folder: &options.out, run_length };
-        let new_capture = async || Ok(StatementCapture::new(ours.connect(1).await?));
-        report.operations = operations::measure_operations(&environment, &pgbench_options, new_capture).await?;
+    if let Some(run_length) = options.operation_run_length() {
+        if let Some(pgbench) = Binaries::find_or_fetch()?.program("pgbench") {
+            let environment = operations::Environment { url, argument_sets, postmaster_pid };
+            let pgbench_options =
+                operations::PgbenchOptions { program: &pgbench, script_folder: &options.out, run_length };
+            let new_capture = async || Ok(StatementCapture::new(ours.connect(1).await?));
+            report.operations = operations::measure_operations(&environment, &pgbench_options, new_capture).await?;
+        } else {
+            println!("pgbench is not installed, so the report has no whole operations, and not the goals for them");
+        }
     }
     if !options.no_load_test {
         report.load_steps =

@@ -6,33 +6,37 @@ use crate::{
     Failure, drivers,
     goals::{at_scales_1_and_10, goals},
     http, live,
+    load_test::sustained_definition,
     measure::StatementResult,
     plots::draw_plots,
     replicas,
-    report::{Report, nearest_to_1},
-    sections::wrap_in_markers,
+    report::Report,
+    sections::{find_section, wrap_in_markers},
 };
 
 /// Writes `report.json`, `performance.md` and the plots into `folder`. If `write_to_docs`, `performance.md` and the
-/// plots are also written to `docs/`.
+/// plots are also written to `docs/`; that page keeps its sections from other commands if the report lacks them.
 pub fn write(report: &Report, folder: &Path, write_to_docs: bool) -> Result<(), Failure> {
     fs::create_dir_all(folder)?;
     fs::write(folder.join("report.json"), serde_json::to_string_pretty(report)?)?;
     draw_plots(report, folder)?;
-    fs::write(folder.join("performance.md"), compose_page(report, ""))?;
+    fs::write(folder.join("performance.md"), compose_page(report, "", ""))?;
     if write_to_docs {
         let docs_folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
         let plots_folder = docs_folder.join("performance");
         fs::create_dir_all(&plots_folder)?;
         draw_plots(report, &plots_folder)?;
-        fs::write(docs_folder.join("performance.md"), compose_page(report, "performance/"))?;
+        let page_path = docs_folder.join("performance.md");
+        let existing_page = if page_path.exists() { fs::read_to_string(&page_path)? } else { String::new() };
+        fs::write(page_path, compose_page(report, "performance/", &existing_page))?;
     }
     Ok(())
 }
 
 /// Returns the text of `performance.md`. `plots_path` is the path from that page to the folder of the plots: empty, or
-/// ending with a slash.
-fn compose_page(report: &Report, plots_path: &str) -> String {
+/// ending with a slash. The sections of other commands for which the report has no measurements are copied from
+/// `existing_page`.
+fn compose_page(report: &Report, plots_path: &str, existing_page: &str) -> String {
     let scales: Vec<String> = scales(report).iter().map(f64::to_string).collect();
     let mut document = INTRODUCTION.replace("{scales}", &scales.join(","));
     write_run_info(&mut document, report);
@@ -53,7 +57,8 @@ fn compose_page(report: &Report, plots_path: &str) -> String {
         ("http", http::section(report)),
         ("drivers", drivers::section(report)),
     ] {
-        if let Some(text) = text {
+        let existing_text = find_section(existing_page, name).map(str::to_owned);
+        if let Some(text) = text.or(existing_text) {
             document.push_str(&wrap_in_markers(name, &text));
         }
     }
@@ -147,7 +152,11 @@ fn write_overhead(document: &mut String, report: &Report) {
              roll and its event), with keys, checks and indexes but without triggers and policies, take {:.3} ms. The \
              roll takes {:.2} times as long. An event sent by a player takes {:.3} ms, and its bare INSERT \
              {:.3} ms. The bare INSERT is the lower bound for any design. All times include the round trip.\n",
-            overhead.roll_ms, overhead.bare_roll_ms, overhead.roll_ratio, overhead.event_ms, overhead.bare_event_ms
+            overhead.roll_ms,
+            overhead.bare_roll_and_event_ms,
+            overhead.roll_ratio,
+            overhead.event_ms,
+            overhead.bare_event_ms
         );
     }
 }
@@ -159,9 +168,10 @@ fn write_operations(document: &mut String, report: &Report, plots_path: &str) {
             "\n## Whole operations\n\n![Operations per second, the service and pgbench]({plots_path}operations.svg)\n\n\
              The service is compared with pgbench, which runs the same statements in the same transactions over the \
              same protocol. Client and server share the machine. The service sends BEGIN and the identity in one \
-             message; pgbench sends them in two, or in one when pipelined, and discards the results. The first five \
-             columns of results are operations per second and their ratios. Latencies and round trips are the \
-             service's. Processor times are milliseconds per operation. The three round trips are BEGIN with the \
+             message; pgbench sends them in two, or in one when pipelined, and discards the results. Both are warmed \
+             up for a second: the service before its first run, and pgbench, which connects anew, in each run. The \
+             first five columns of results are operations per second and their ratios. Latencies and round trips are \
+             the service's. Processor times are milliseconds per operation. The three round trips are BEGIN with the \
              identity, the statement, and COMMIT. A caller who writes waits for all three. A caller who reads waits \
              for two, because the rows are returned before COMMIT is answered (`tests/operations/early_returns.rs`). A \
              single round trip is impossible with this driver: sqlx awaits the answer to a message before it sends the \
@@ -201,21 +211,25 @@ fn write_load_test(document: &mut String, report: &Report, plots_path: &str) {
             "\n## Load test\n\n![Latency of a roll by number of sessions]({plots_path}load_test.svg)\n\nSessions of \
              six players at human speed: each session rolls every four seconds, and after each roll all six players \
              request new events at the same time. Each row is one step of the test; the number of sessions is constant \
-             within a step. The latency of a roll counts from the moment it was due. CPUs are the mean number of \
-             processors that were busy.\n\n\
-             | sessions | rolls/s | operations/s | p50 ms | p99 ms | PostgreSQL CPUs | service CPUs |\n\
-             | --- | --- | --- | --- | --- | --- | --- |\n"
+             within a step. The latency of a roll counts from the moment it was due, and so does the time until all \
+             six players have its event (*delivered to all*). CPUs are the mean number of processors that were busy. \
+             {}\n\n\
+             | sessions | rolls/s | operations/s | p50 ms | p99 ms | delivered to all p99 ms | PostgreSQL CPUs | \
+             service CPUs |\n\
+             | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+            sustained_definition()
         );
         for step in &report.load_steps {
             let cpus_text = |cpus: Option<f64>| cpus.map_or_else(String::new, |cpus| format!("{cpus:.2}"));
             let _ = writeln!(
                 document,
-                "| {} | {:.0} | {:.0} | {:.2} | {:.2} | {} | {} |",
+                "| {} | {:.0} | {:.0} | {:.2} | {:.2} | {:.2} | {} | {} |",
                 step.sessions,
                 step.rolls_per_second,
                 step.operations_per_second,
                 step.roll_p50_ms,
                 step.roll_p99_ms,
+                step.delivered_to_all_p99_ms,
                 cpus_text(step.postgresql_cpus),
                 cpus_text(step.service_cpus)
             );
@@ -228,20 +242,19 @@ const MAX_LISTED_INDEX_USES: usize = 4;
 
 /// Writes the uses and the cost of each index.
 fn write_indexes(document: &mut String, report: &Report) {
-    let Some(scale) = nearest_to_1(report.creations.iter().map(|creation| creation.scale)) else { return };
-    let Some(creation) = report.creations.iter().find(|creation| creation.scale == scale) else { return };
+    let Some(scale) = report.indexes_scale else { return };
+    let creation = report.creations.iter().find(|creation| creation.scale == scale);
     let _ = write!(
         document,
-        "\n## Indexes\n\nThis table was measured at scale {}. *Read by* lists the measured statements that read the \
-         index, also through functions and policies, then constraints and other uses. *ms to build* is the time to \
+        "\n## Indexes\n\nThis table was measured at scale {scale}. *Read by* lists the measured statements that read \
+         the index, also through functions and policies, then constraints and other uses. *ms to build* is the time to \
          build the index after loading the rows. *µs per row* is what the index adds to each written row, measured by \
          writing the same rows with it and without it. An *unused* index is one that the specification names and \
          nothing in this project reads.\n\n\
-         | table | index | read by | MiB | ms to build | µs per row |\n| --- | --- | --- | --- | --- | --- |\n",
-        creation.scale
+         | table | index | read by | MiB | ms to build | µs per row |\n| --- | --- | --- | --- | --- | --- |\n"
     );
     for index in &report.indexes {
-        let build = creation.index_builds.iter().find(|build| build.index == index.name);
+        let build = creation.and_then(|creation| creation.index_builds.iter().find(|build| build.index == index.name));
         let listed_uses: Vec<&str> = index.used_by.iter().take(MAX_LISTED_INDEX_USES).map(String::as_str).collect();
         let mut used_by = listed_uses.join("; ");
         match index.used_by.len() {
@@ -272,24 +285,27 @@ fn write_growth(document: &mut String, report: &Report, plots_path: &str) {
          table below).\n\nThe first \
          table has the size of the database divided by its number of sessions; the time to build all indexes after \
          loading, except those of constraints; the time that `up` takes on an empty database, and the time that it \
-         takes when it runs again on the filled database; and the longest time that this second `up` held an ACCESS \
-         EXCLUSIVE lock on a table.\n\n\
+         takes when it runs again on the filled database; and the longest time for which this second `up` was seen to \
+         hold an ACCESS EXCLUSIVE lock on a table.\n\n\
          | scale | bytes per session, specification | bytes per session, this schema | building indexes, ms | `up` on \
          the empty database, ms | `up` on the filled database, ms | longest lock, ms | locked table |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- |\n"
     );
     for creation in &report.creations {
+        let locked_table = match creation.longest_lock_table.as_str() {
+            "" => "none".to_owned(),
+            table => format!("`{table}`"),
+        };
         let _ = writeln!(
             document,
-            "| {} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | `{}` |",
+            "| {} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {locked_table} |",
             creation.scale,
             creation.specification_bytes_per_session,
             creation.ours_bytes_per_session,
             creation.index_builds_ms,
             creation.up_on_empty_database_ms,
             creation.up_on_filled_database_ms,
-            creation.longest_lock_ms,
-            creation.longest_lock_table
+            creation.longest_lock_ms
         );
     }
 }
@@ -303,8 +319,8 @@ fn write_days(document: &mut String, report: &Report, plots_path: &str) {
             document,
             "\n## Simulated days\n\n![Size of the table of events]({plots_path}days.svg)\n\nA simulated day passes in \
              a minute. Events expire after a simulated day, and the clean-up that runs with each new event deletes the \
-             expired ones. To simulate more days and measure nothing else, run `compare` with `--no-statements \
-             --operation-seconds 0 --no-load-test --simulated-days 60`.\n\n\
+             expired ones. To simulate more days and skip most other measurements, run `compare` with \
+             `--no-statements --operation-seconds 0 --no-load-test --simulated-days 60`.\n\n\
              | day | events written so far | rows | dead rows | table MiB | indexes MiB | autovacuum runs so far |\n\
              | --- | --- | --- | --- | --- | --- | --- |\n"
         );
@@ -389,5 +405,34 @@ fn write_plans(document: &mut String, report: &Report) {
     );
     for statement in report.statements.iter().filter(|statement| statement.scale == largest_scale) {
         let _ = write!(document, "\n### {}\n\n```text\n{}\n```\n", statement.name, statement.plan.text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{growth::CreationResult, http::HttpComparison};
+
+    #[test]
+    fn the_page_keeps_a_section_of_another_command_only_if_the_report_has_no_measurements_for_it() {
+        let existing_page = format!("# Page\n{}", wrap_in_markers("http", "The kept section."));
+        let page = compose_page(&Report::default(), "", &existing_page);
+        assert!(page.contains("<!-- http: begin -->\n\nThe kept section.\n\n<!-- http: end -->\n"), "{page}");
+        let comparison = HttpComparison {
+            name: "lobby".to_owned(),
+            clients: 8,
+            postgrest: Default::default(),
+            service: Default::default(),
+            ratio: 1.0,
+        };
+        let page = compose_page(&Report { http: vec![comparison], ..Report::default() }, "", &existing_page);
+        assert!(page.contains("| lobby | 8 |") && !page.contains("The kept section."), "{page}");
+    }
+
+    #[test]
+    fn if_no_lock_was_seen_the_cell_of_its_table_is_no_empty_code_span() {
+        let creation = CreationResult { scale: 1.0, ..CreationResult::default() };
+        let page = compose_page(&Report { creations: vec![creation], ..Report::default() }, "", "");
+        assert!(page.contains("| 0 | none |\n") && !page.contains("``"), "{page}");
     }
 }

@@ -1,5 +1,6 @@
-//! The command `drivers`: the service compared with the same operations written by hand, in plain sqlx and in
-//! tokio-postgres with pipelining, on one database, with and without the latency of a network.
+//! The command `drivers` (named after the database drivers sqlx and tokio-postgres): the service compared with the same
+//! operations written by hand, in plain sqlx and in tokio-postgres with pipelining, on one database, with and without
+//! the latency of a network.
 //!
 //! The report calls these three implementations *programs*, although all of them run in this process. They run
 //! alternately, with equally many connections, so that other load on the machine affects all of them. The processor
@@ -34,7 +35,7 @@ use self::{
     pipelined::Pipelined,
     plain_sqlx::PlainSqlx,
     runs::Environment,
-    statements::{Statements, run_service},
+    statements::{Statements, run_through_service},
 };
 use crate::{
     DriverOptions, Failure,
@@ -71,7 +72,7 @@ enum Operation {
 }
 
 impl Operation {
-    /// All operations. The one that writes comes last, so that it does not change what the others read.
+    /// All operations. The one that writes comes last, so that it changes little of what the others read.
     const ALL: [Self; 5] = [Self::Profile, Self::Lobby, Self::Details, Self::History, Self::Roll];
 
     fn name(self) -> &'static str {
@@ -128,7 +129,7 @@ impl Program {
         result_use: ResultUse,
     ) -> Result<OptionalJson, Failure> {
         match self {
-            Self::Service(sparc) => run_service(sparc, operation, argument_set, result_use).await,
+            Self::Service(sparc) => run_through_service(sparc, operation, argument_set, result_use).await,
             Self::PlainSqlx(program) => program.run(operation, argument_set, result_use).await,
             Self::Pipelined(program) => program.run(operation, argument_set, result_use).await,
         }

@@ -18,7 +18,7 @@ use crate::{Failure, client::Client, data_set::DataSet, fill::IndexBuild};
 
 /// The report's measurements of sizes, index builds and migrations, made at one scale while the databases were created
 /// and filled.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct CreationResult {
     /// The scale; 1 is 300 thousand sessions.
     pub scale: f64,

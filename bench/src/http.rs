@@ -44,6 +44,8 @@ use crate::{
 
 /// Numbers of concurrent clients.
 const CLIENT_COUNTS: [usize; 3] = [1, 8, 64];
+/// The time after which a request that is not answered fails the run.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// The maximum duration of the warm-up, which opens connections and prepares statements.
 const MAX_WARM_UP_LENGTH: Duration = Duration::from_millis(300);
 /// The rows of the database, few enough to fit in the shared buffers.
@@ -162,9 +164,9 @@ impl Environment {
         let run_length = Duration::from_secs_f64(options.seconds);
         let mut runs_by_api = [Vec::new(), Vec::new()];
         for round in 0..=options.rounds {
-            for step in 0..2 {
+            for position in 0..2 {
                 // The API that runs first alternates.
-                let api_index = (round as usize + step) % 2;
+                let api_index = (round as usize + position) % 2;
                 // Round 0 is the warm-up.
                 let run_length = if round == 0 { MAX_WARM_UP_LENGTH.min(run_length) } else { run_length };
                 let run = self.run(&self.apis[api_index], operation, clients, run_length).await?;
@@ -225,7 +227,11 @@ impl Environment {
             });
         }
         let (mut latencies, mut bytes) = (Vec::new(), 0);
-        while let Some(outcome) = tasks.join_next().await {
+        // One timeout for all clients: a timer for each request would take processor time from the servers.
+        let deadline = start + run_length + REQUEST_TIMEOUT;
+        while let Some(outcome) = tokio::time::timeout_at(deadline.into(), tasks.join_next()).await.map_err(|_| {
+            Failure::Message(format!("{} did not answer within {} s", server.name, REQUEST_TIMEOUT.as_secs()))
+        })? {
             let (client_latencies, client_bytes) = outcome.map_err(|error| Failure::Message(error.to_string()))??;
             latencies.extend(client_latencies);
             bytes += client_bytes;

@@ -39,8 +39,8 @@ const OTHER_USES: [(&str, &str); 17] = [
     ("idx_session_players_character", "seats of a character"),
     ("idx_sessions_ended", "sessions that can be archived"),
     ("idx_sessions_public_waiting", "the lobby as clients of the API sort it, full sessions included"),
-    ("idx_sessions_seer_id", "sessions of a Seer: in every policy of sessions, rolls and events"),
-    ("idx_session_players_user", "seats of a user: in every policy of sessions, rolls and events"),
+    ("idx_sessions_seer_id", "sessions of a Seer: in the policies for reading sessions, rolls and events"),
+    ("idx_session_players_user", "seats of a user: in the policies for reading sessions, rolls and events"),
     ("idx_users_display_name", "finding a user by name (`users.by_display_name`)"),
 ];
 

@@ -34,7 +34,7 @@ use crate::{
     data_set::{DataSet, RowKind, row_id},
     fill::{Schema, fill},
     growth::migrate,
-    load_test::{self, Delivery, LoadStep},
+    load_test::{self, DELIVERY_TIMEOUT, Delivery, LoadStep},
     operations::{self, Environment, Operation, RunResult},
     report::{Report, RunInfo},
     sections,
@@ -122,6 +122,9 @@ pub struct DelaySummary {
     /// The number of delays: one for each event and each subscriber that received it. Old reports call it `count`.
     #[serde(alias = "count")]
     pub deliveries: usize,
+    /// The number of deliveries that had not happened when [`DELIVERY_TIMEOUT`] had passed after the last event.
+    /// `None` in old reports, which did not count them.
+    pub missing: Option<usize>,
 }
 
 /// Processor use while no event is written, in percent of a processor.
@@ -147,9 +150,9 @@ pub async fn run(options: &LiveOptions) -> Result<(), Failure> {
     let database = create_filled_database(&server, DATA_SET).await?;
     println!("filled after {:.0} s", start.elapsed().as_secs_f64());
 
-    // The argument sets are chosen from the first active sessions, which have subscribers. Because of this smaller
-    // number of active sessions, the `open_session` of each argument set is an active session of the database, not a
-    // waiting one. The command `live` does not use it.
+    // The argument sets are chosen as if only the sessions with subscribers were active. The next numbers then count as
+    // unstarted sessions, but in the database these are active too. So the `open_session` of an argument set is not a
+    // waiting session; the command `live` does not use it.
     let argument_sets = choose_argument_sets(&DataSet { active_sessions: SUBSCRIBED_SESSIONS, ..DATA_SET });
     let url = database.url();
     let environment = Environment { url, argument_sets: &argument_sets, postmaster_pid };
@@ -178,10 +181,9 @@ pub async fn run(options: &LiveOptions) -> Result<(), Failure> {
         results.steps_with_subscriptions =
             load_test::run_load_test(url, &DATA_SET, postmaster_pid, FIRST_STEP_SESSIONS, Delivery::Subscriptions)
                 .await?;
-        results.max_sustained_sessions = (
-            load_test::max_sustained_sessions(&results.steps_with_subscriptions),
-            load_test::max_sustained_sessions(&results.steps_with_polling),
-        );
+        let max_sessions = |steps| load_test::max_sustained_step(steps).map_or(0, |step| step.sessions);
+        results.max_sustained_sessions =
+            (max_sessions(&results.steps_with_subscriptions), max_sessions(&results.steps_with_polling));
         println!(
             "sessions: {} with subscriptions, {} with polling",
             results.max_sustained_sessions.0, results.max_sustained_sessions.1
@@ -224,8 +226,8 @@ async fn compare_writers(
         let mut runs: [Vec<RunResult>; 2] = [Vec::new(), Vec::new()];
         let mut load_cpu_ms_by_run = Vec::new();
         for pair in 0..pairs {
-            for step in 0..2 {
-                let is_on = (pair + step) % 2 == 1;
+            for position in 0..2 {
+                let is_on = (pair + position) % 2 == 1;
                 switch_load(is_on).await?;
                 // The result of this run is discarded, because switching the load has effects of its own.
                 operations::run_service_clients(Operation::Roll, &sparc, clients, environment, RUN_LENGTH / 5).await?;
@@ -294,8 +296,8 @@ async fn subscribe_and_measure_idle(
     Ok(idle)
 }
 
-/// Sends events at human speed, each with the time at which it was sent, and returns the delays that the subscribers
-/// measured.
+/// Sends events at human speed, each with the time at which it was sent, and waits until all subscribers have received
+/// them. Returns the delays that the subscribers measured.
 async fn measure_delays(
     sparc: &Sparc,
     argument_sets: &[ArgumentSet],
@@ -314,9 +316,20 @@ async fn measure_delays(
         sparc.as_user(argument_set.player).events().send(event).await?;
         sent += 1;
     }
-    // Gives the last events time to arrive.
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    subscribers.take_delays().await
+    // An event that is late or lost must not be left out, because the delays of the others would look good.
+    let expected_deliveries = u64::from(sent) * SUBSCRIBERS_PER_SESSION;
+    let expected_deliveries = usize::try_from(expected_deliveries).unwrap_or(usize::MAX);
+    let last_event_sent_at = Instant::now();
+    let mut deliveries = 0;
+    while deliveries < expected_deliveries && last_event_sent_at.elapsed() < DELIVERY_TIMEOUT {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        deliveries = subscribers.count_delays().await?;
+    }
+    if deliveries == 0 {
+        return Err(Failure::Message("no subscriber has received an event".to_owned()));
+    }
+    let delays = subscribers.take_delays().await?;
+    Ok(DelaySummary { missing: Some(expected_deliveries.saturating_sub(delays.deliveries)), ..delays })
 }
 
 /// Returns the microseconds since 1970 by the machine's clock, which this process shares with the subscribers' process.

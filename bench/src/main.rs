@@ -147,17 +147,18 @@ pub struct CompareOptions {
     /// Folder for `report.json`, `performance.md` and the plots.
     #[arg(long)]
     out: PathBuf,
-    /// Also writes `performance.md` and the plots to `docs/`.
+    /// Also writes `performance.md` and the plots to `docs/`. That page keeps its sections of `live`, `replicas`,
+    /// `http` and `drivers`.
     #[arg(long = "docs")]
     write_to_docs: bool,
     /// Seconds of each run that compares the service's operations with pgbench; 0 skips these runs.
-    #[arg(long, default_value = "4")]
+    #[arg(long, default_value = "4", value_parser = clap::value_parser!(u64).range(..=3600))]
     operation_seconds: u64,
     /// Skips the load test, which finds how many sessions at human speed this machine sustains.
     #[arg(long)]
     no_load_test: bool,
     /// Number of simulated days, a minute each, in which events are written and expire; 0 skips the simulation.
-    #[arg(long, default_value = "3")]
+    #[arg(long, default_value = "3", value_parser = clap::value_parser!(u64).range(..=10_000))]
     simulated_days: u64,
     /// Of the single statements, measures only those whose name contains this text, and skips the indexes; the other
     /// measurements still run. Can be repeated.
@@ -197,7 +198,7 @@ pub struct ReplicaOptions {
     #[arg(long = "docs")]
     write_to_docs: bool,
     /// Number of concurrent sessions of six players.
-    #[arg(long, default_value = "200")]
+    #[arg(long, default_value = "200", value_parser = clap::value_parser!(u64).range(1..))]
     sessions: u64,
 }
 
@@ -211,7 +212,7 @@ pub struct HttpOptions {
     #[arg(long = "docs")]
     write_to_docs: bool,
     /// Seconds per run.
-    #[arg(long, default_value = "1.5")]
+    #[arg(long, default_value = "1.5", value_parser = parse_seconds)]
     seconds: f64,
     /// Number of runs of each API. The APIs alternate; of each, the run with the median throughput is reported.
     #[arg(long, default_value = "5", value_parser = clap::value_parser!(u32).range(1..))]
@@ -228,7 +229,7 @@ pub struct DriverOptions {
     #[arg(long = "docs")]
     write_to_docs: bool,
     /// Seconds per run.
-    #[arg(long, default_value = "1")]
+    #[arg(long, default_value = "1", value_parser = parse_seconds)]
     seconds: f64,
     /// Number of runs of each program (the service, plain sqlx, tokio-postgres). The programs alternate; of each, the
     /// run with the median throughput is reported.
@@ -249,13 +250,19 @@ pub struct ReportOptions {
     /// Folder for the merged `report.json`, `performance.md` and the plots.
     #[arg(long)]
     out: PathBuf,
-    /// Also writes `performance.md` and the plots to `docs/`.
+    /// Also writes `performance.md` and the plots to `docs/`. That page keeps its sections of `live`, `replicas`,
+    /// `http` and `drivers` if the merged report has no measurements for them.
     #[arg(long = "docs")]
     write_to_docs: bool,
 }
 
 fn parse_scale(text: &str) -> Result<f64, String> {
     text.trim().parse().ok().filter(|scale| (0.001..=100.0).contains(scale)).ok_or("must be 0.001 to 100".to_owned())
+}
+
+/// Parses the length of a run. In a shorter run, a client might not make a single call, and there would be no median.
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    text.trim().parse().ok().filter(|seconds| (0.1..=3600.0).contains(seconds)).ok_or("must be 0.1 to 3600".to_owned())
 }
 
 impl CompareOptions {
@@ -293,6 +300,24 @@ async fn main() -> ExitCode {
         Err(failure) => {
             eprintln!("{failure}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_of_seconds_take_only_numbers_with_which_a_run_has_results() {
+        let is_accepted = |command: &str, seconds: &str| {
+            Arguments::try_parse_from(["bench", command, "--out", "target", &format!("--seconds={seconds}")]).is_ok()
+        };
+        for command in ["http", "drivers"] {
+            assert!(is_accepted(command, "0.2"));
+            for seconds in ["0", "-1", "NaN", "inf", "1e300"] {
+                assert!(!is_accepted(command, seconds), "{command} {seconds}");
+            }
         }
     }
 }

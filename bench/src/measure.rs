@@ -56,8 +56,10 @@ pub struct StatementResult {
     pub rows: u64,
     /// Rows returned in the specification's schema.
     pub specification_rows: u64,
-    /// The number of timed executions in this schema.
-    pub timed_executions: usize,
+    /// The number of timed messages in this schema. A message that repeats the statement gives one time, the mean. Old
+    /// reports call it `timed_executions`.
+    #[serde(alias = "timed_executions")]
+    pub timed_messages: usize,
     /// Planning and execution time in this schema by the server's clock, in milliseconds.
     pub server_ms: f64,
     /// A hash of the custom plan's shape, in this schema.
@@ -96,8 +98,9 @@ const SLOW_EXECUTION: Duration = Duration::from_millis(100);
 const TARGET_MESSAGE_TIME: Duration = Duration::from_millis(2);
 /// The maximum number of times that a statement is repeated in one message.
 const MAX_REPEATS: u128 = 25;
-/// The minimum and maximum number of rounds. In each round, the specification's statement is executed once. Then the
-/// service's statement is executed repeatedly, for about as long as the specification's took.
+/// The minimum and maximum number of rounds. In each round, the specification's statement is executed once, unless it
+/// has timed out before. Then the service's statement is executed repeatedly, for about as long as the specification's
+/// took, but at most [`MAX_EXECUTIONS_PER_ROUND`] times.
 const ROUND_LIMITS: std::ops::RangeInclusive<usize> = 3..=200;
 
 impl StatementPair {
@@ -237,7 +240,7 @@ impl StatementPair {
             ours_isolated_ms: 0.0,
             rows,
             specification_rows,
-            timed_executions: ours_times.len(),
+            timed_messages: ours_times.len(),
             server_ms: plan.ms,
             plan_hash: plan.hash(),
             generic_plan_hash: generic_plan.hash(),

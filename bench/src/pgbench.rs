@@ -2,6 +2,9 @@
 
 use std::fmt::Write;
 
+/// The value that stands for a new random UUID in each transaction.
+pub const NEW_UUID: &str = "gen_random_uuid()";
+
 /// A statement of a script, and the values of its parameters.
 #[derive(Clone, Debug)]
 pub struct ScriptStatement {
@@ -9,8 +12,8 @@ pub struct ScriptStatement {
     pub sql: String,
     /// The values as SQL expressions, in the order of the parameters: one list per argument set (the values for one
     /// execution). A client uses the list whose index is the client's number, modulo the number of lists. Only quoted
-    /// strings and numbers may differ between the lists. Any other expression must be the same in all lists, because
-    /// the script contains only the expression of the first list.
+    /// strings and numbers may differ between the lists. Any other expression ([`NEW_UUID`] or NULL) must be the same
+    /// in all lists, because the script contains only the expression of the first list.
     pub values: Vec<Vec<String>>,
 }
 
@@ -23,14 +26,16 @@ pub fn build_script(statements: &[ScriptStatement], is_pipelined: bool) -> Strin
     let mut variables = Vec::new();
     // The values of all variables, one row per argument set.
     let mut rows: Vec<Vec<String>> = vec![Vec::new(); argument_set_count];
+    let mut random_numbers = String::new();
     let mut transaction = String::from(if is_pipelined { "\\startpipeline\nBEGIN;\n" } else { "BEGIN;\n" });
     for (index, statement) in statements.iter().enumerate() {
         let mut sql = statement.sql.clone();
         // The parameters are replaced from the last to the first, because `$1` is also the beginning of `$10`.
         for number in (1..=statement.values[0].len()).rev() {
             let value = &statement.values[0][number - 1];
-            // Only literals become variables. Other expressions stay: a random value must be new in each transaction,
-            // and a variable cannot hold NULL.
+            // Literals become variables. NULL stays, because a variable cannot hold it. A new UUID is computed from a
+            // random number. If `gen_random_uuid()` stayed, a statement that uses the parameter twice would have two
+            // ids, and it would scan the whole table for the second one, because the function is volatile.
             let replacement = if value.starts_with('\'') || value.parse::<f64>().is_ok() {
                 let variable = format!("v{index}_{number}");
                 for (row, values) in rows.iter_mut().zip(&statement.values) {
@@ -38,6 +43,10 @@ pub fn build_script(statements: &[ScriptStatement], is_pipelined: bool) -> Strin
                 }
                 variables.push(variable.clone());
                 format!(":{variable}")
+            } else if value == NEW_UUID {
+                let variable = format!("random{index}_{number}");
+                let _ = writeln!(random_numbers, "\\set {variable} random(1, {})", i64::MAX);
+                format!("md5(:{variable}::text)::uuid")
             } else {
                 value.clone()
             };
@@ -60,7 +69,7 @@ pub fn build_script(statements: &[ScriptStatement], is_pipelined: bool) -> Strin
         rows.len()
     );
     script.push_str("\\set has_values 1\n\\endif\n");
-    script + &transaction
+    script + &random_numbers + &transaction
 }
 
 #[cfg(test)]
@@ -72,17 +81,47 @@ mod tests {
     fn statement_with_ten_parameters() -> ScriptStatement {
         ScriptStatement {
             sql: "INSERT INTO t VALUES ($1, $2, $10)".to_owned(),
-            values: vec![
-                ["gen_random_uuid()", "'a'", "3", "4", "5", "6", "7", "8", "9", "NULL"].map(str::to_owned).to_vec(),
-            ],
+            values: vec![[NEW_UUID, "'a'", "3", "4", "5", "6", "7", "8", "9", "NULL"].map(str::to_owned).to_vec()],
         }
     }
 
     #[test]
-    fn literals_become_variables_and_other_expressions_stay_in_the_statement() {
+    fn literals_become_variables_and_null_stays_in_the_statement() {
         let script = build_script(&[statement_with_ten_parameters()], false);
-        assert!(script.contains("INSERT INTO t VALUES (gen_random_uuid(), :v0_2, NULL);"), "{script}");
+        assert!(script.contains(", :v0_2, NULL);"), "{script}");
         assert!(script.contains("\\gset") && script.ends_with("COMMIT;\n"));
+    }
+
+    #[test]
+    fn a_new_uuid_is_the_same_wherever_the_statement_uses_its_parameter() {
+        let sql = "INSERT INTO t SELECT $1 WHERE NOT EXISTS (SELECT FROM t WHERE id = $1)".to_owned();
+        let script = build_script(&[ScriptStatement { sql, values: vec![vec![NEW_UUID.to_owned()]] }], false);
+        let transaction = "\\set random0_1 random(1, 9223372036854775807)\nBEGIN;\n\
+                           INSERT INTO t SELECT md5(:random0_1::text)::uuid WHERE NOT EXISTS \
+                           (SELECT FROM t WHERE id = md5(:random0_1::text)::uuid);\nCOMMIT;\n";
+        assert!(script.ends_with(transaction), "{script}");
+    }
+
+    #[test]
+    fn each_client_loads_the_values_of_one_argument_set() {
+        let statement = |sql: &str, values: [[&str; 2]; 3]| ScriptStatement {
+            sql: sql.to_owned(),
+            values: values.map(|values| values.map(str::to_owned).to_vec()).to_vec(),
+        };
+        let script = build_script(
+            &[
+                statement("SELECT $1, $2", [["'a'", "1"], ["'b'", "2"], ["'c'", "3"]]),
+                statement("SELECT $2, $1", [["NULL", "'x'"], ["NULL", "'y'"], ["NULL", "'z'"]]),
+            ],
+            false,
+        );
+        // The parameters of a statement become variables from the last to the first.
+        let expected = "\\if :has_values\n\\else\n\
+                        SELECT v0_2, v0_1, v1_2 FROM (VALUES (0, 1, 'a', 'x'), (1, 2, 'b', 'y'), (2, 3, 'c', 'z')) \
+                        AS argument_set (number, v0_2, v0_1, v1_2) WHERE number = :client_id::integer % 3 \\gset\n\
+                        \\set has_values 1\n\\endif\n\
+                        BEGIN;\nSELECT :v0_1, :v0_2;\nSELECT :v1_2, NULL;\nCOMMIT;\n";
+        assert_eq!(script, expected);
     }
 
     #[test]
@@ -90,8 +129,9 @@ mod tests {
         let statements = [statement_with_ten_parameters(), statement_with_ten_parameters()];
         let [unpipelined, pipelined] = [false, true].map(|is_pipelined| build_script(&statements, is_pipelined));
         assert!(!unpipelined.contains("pipeline"), "{unpipelined}");
-        let transaction = "\\startpipeline\nBEGIN;\nINSERT INTO t VALUES (gen_random_uuid(), :v0_2, NULL);\n\
-                           \\endpipeline\nINSERT INTO t VALUES (gen_random_uuid(), :v1_2, NULL);\nCOMMIT;\n";
+        let transaction = "\\startpipeline\nBEGIN;\n\
+                           INSERT INTO t VALUES (md5(:random0_1::text)::uuid, :v0_2, NULL);\n\\endpipeline\n\
+                           INSERT INTO t VALUES (md5(:random1_1::text)::uuid, :v1_2, NULL);\nCOMMIT;\n";
         assert!(pipelined.ends_with(transaction), "{pipelined}");
     }
 }

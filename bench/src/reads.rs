@@ -126,7 +126,7 @@ async fn add_game_and_profile_reads(reads: &mut Reads<'_>, capture: &mut Stateme
     let ours = capture.last_new_statement().await?;
     let sql = "SELECT * FROM dice_rolls WHERE character_id = $1 ORDER BY created_at DESC LIMIT 51";
     let character_id = |argument_set: &ArgumentSet| argument_set.character.to_string();
-    // The five parameters between the character and the limit are filters, which are not set.
+    // The five parameters between the character and the limit are the filter's and the cursor's, which are not set.
     let unfiltered = |argument_set: &ArgumentSet| {
         let mut values = vec!["NULL".to_owned(); 7];
         values[0] = quote_literal(argument_set.character);

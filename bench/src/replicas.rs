@@ -22,7 +22,7 @@ use crate::{
     compare::PRODUCTION_SETTINGS,
     data_set::{RowKind, row_id},
     live::{self, DATA_SET},
-    load_test::{self, Delivery, POOL_SIZE},
+    load_test::{self, DELIVERY_TIMEOUT, Delivery, POOL_SIZE},
     measure::quantile_ms,
     operations::{self, Environment, Operation},
     report::{Report, RunInfo},
@@ -65,15 +65,15 @@ pub struct ReplicaResults {
 pub struct ReplicaLoadStep {
     /// Whether players poll instead of subscribing.
     pub is_polling: bool,
-    /// The number of replicas.
+    /// The number of standbys that the service uses as replicas. Both standbys run in each step.
     pub replicas: usize,
     /// The 99th percentile of a roll's latency, in milliseconds.
     pub roll_p99_ms: f64,
     /// The 99th percentile of the time from the moment a roll was due until all six players have received its event, in
     /// milliseconds.
     pub delivered_to_all_p99_ms: f64,
-    /// The mean number of processors that the primary kept busy; `None` on a system without `/proc`. So are the next
-    /// two.
+    /// The mean number of processors that the primary kept busy. `None` on a system without `/proc`, as are
+    /// `service_cpus` and each element of `replica_cpus`.
     pub primary_cpus: Option<f64>,
     /// The mean number of processors that each replica kept busy.
     pub replica_cpus: Vec<Option<f64>>,
@@ -160,8 +160,8 @@ async fn postmaster_pid(server: &Server) -> Result<u32, Failure> {
 }
 
 /// Runs a step of the load test with the given replicas, and measures the processor use of the primary and of these
-/// replicas. `postmaster_pids` has the primary's first, and then those of all standbys; the first of these are the
-/// given replicas.
+/// replicas. `postmaster_pids` has the id of the primary's postmaster, and then those of all standbys. The given
+/// replicas are the first of these standbys.
 async fn measure_load_step(
     url: &str,
     replica_urls: &[String],
@@ -173,6 +173,12 @@ async fn measure_load_step(
     let sparc = Sparc::connect_with(url, options).await?;
     let (result, mut cpus) = load_test::run_step_on(&sparc, &DATA_SET, sessions, postmaster_pids, delivery).await?;
     sparc.close().await?;
+    if result.undelivered_events > 0 {
+        return Err(Failure::Message(format!(
+            "{} events did not reach all players of their sessions",
+            result.undelivered_events
+        )));
+    }
     let primary_cpus = cpus.remove(0);
     cpus.truncate(replica_urls.len());
     let step = ReplicaLoadStep {
@@ -195,9 +201,9 @@ fn median_step(mut steps: Vec<ReplicaLoadStep>) -> ReplicaLoadStep {
     steps.swap_remove(steps.len() / 2)
 }
 
-/// Measures how long after the answer to a commit another user sees the write, here of a display name. A writer always
-/// sees their own writes, but other users may read from a replica that lags behind. Returns the median, the 99th
-/// percentile and the maximum, in milliseconds.
+/// Changes a display name, and measures how long after the answer to the commit another user sees the new name. A
+/// writer always sees their own writes, but other users may read from a replica that lags behind. Returns the median,
+/// the 99th percentile and the maximum, in milliseconds.
 async fn measure_visibility_delay(sparc: &Sparc) -> Result<[f64; 3], Failure> {
     let (writer_id, reader) = (row_id(RowKind::User, 1), sparc.as_user(row_id(RowKind::User, 2)));
     let mut delays = Vec::new();
@@ -206,7 +212,11 @@ async fn measure_visibility_delay(sparc: &Sparc) -> Result<[f64; 3], Failure> {
         let changes = ProfileChanges { display_name: Some(name.clone()), ..Default::default() };
         sparc.as_user(writer_id).users().edit(changes).await?;
         let answered_at = Instant::now();
-        while reader.users().profile(writer_id).await?.display_name != name {}
+        while reader.users().profile(writer_id).await?.display_name != name {
+            if answered_at.elapsed() > DELIVERY_TIMEOUT {
+                return Err(Failure::Message("a replica did not receive a write in time".to_owned()));
+            }
+        }
         delays.push(answered_at.elapsed());
     }
     Ok([0.5, 0.99, 1.0].map(|fraction| quantile_ms(&mut delays, fraction)))

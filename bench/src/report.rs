@@ -27,6 +27,9 @@ pub struct Report {
     pub creations: Vec<CreationResult>,
     /// The uses and the cost of each index.
     pub indexes: Vec<Index>,
+    /// The scale at which the indexes were measured; `None` if they were not. Old reports do not have it, but [`merge`]
+    /// computes it.
+    pub indexes_scale: Option<f64>,
     /// The size of the table of events after each simulated day.
     pub days: Vec<DayResult>,
     /// Live events, which the service streams to subscribers as they happen.
@@ -55,7 +58,9 @@ impl Report {
         }
         fill_if_empty(&mut self.operations, other.operations);
         fill_if_empty(&mut self.load_steps, other.load_steps);
-        fill_if_empty(&mut self.indexes, other.indexes);
+        if self.indexes.is_empty() {
+            (self.indexes, self.indexes_scale) = (other.indexes, other.indexes_scale);
+        }
         fill_if_empty(&mut self.http, other.http);
         // Every run of `compare` simulates a few days by default, so the longest list counts, not the first.
         if other.days.len() > self.days.len() {
@@ -74,7 +79,7 @@ impl Report {
 pub fn merge(paths: &[PathBuf]) -> Result<Report, Failure> {
     let mut merged: Option<Report> = None;
     for path in paths {
-        let report: Report = serde_json::from_slice(&fs::read(path)?)?;
+        let report = parse_report(&fs::read(path)?)?;
         match &mut merged {
             Some(merged) => merged.merge_with(report),
             None => merged = Some(report),
@@ -90,6 +95,17 @@ pub fn merge(paths: &[PathBuf]) -> Result<Report, Failure> {
     merged.statements.sort_by(|a, b| a.scale.total_cmp(&b.scale).then(rank(a).cmp(&rank(b))));
     merged.creations.sort_by(|a, b| a.scale.total_cmp(&b.scale));
     Ok(merged)
+}
+
+/// Parses a `report.json`.
+fn parse_report(json: &[u8]) -> Result<Report, Failure> {
+    let mut report: Report = serde_json::from_slice(json)?;
+    // An old report lacks this scale. Unless it was merged, it has only the scales of one run, which measured the
+    // indexes at this one of them.
+    if !report.indexes.is_empty() && report.indexes_scale.is_none() {
+        report.indexes_scale = nearest_to_1(report.creations.iter().map(|creation| creation.scale));
+    }
+    Ok(report)
 }
 
 /// Returns the scale that is nearest to 1, by ratio: 0.1 and 10 are equally near. Most goals are about scale 1, so what
@@ -141,5 +157,39 @@ impl RunInfo {
                 .collect(),
             seconds: 0.0,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{from_value, json, to_value};
+
+    use super::*;
+    use crate::{growth::CreationResult, live::DelaySummary};
+
+    #[test]
+    fn old_names_of_fields_are_read() {
+        let overhead: Overhead = from_value(json!({
+            "roll_ms": 0.5, "bare_roll_ms": 0.25, "roll_ratio": 2.0, "event_ms": 0.3, "bare_event_ms": 0.1
+        }))
+        .unwrap();
+        assert_eq!(overhead.bare_roll_and_event_ms, 0.25);
+        let delays: DelaySummary =
+            from_value(json!({ "p50_ms": 1.0, "p95_ms": 2.0, "p99_ms": 3.0, "count": 4 })).unwrap();
+        assert_eq!((delays.deliveries, delays.missing), (4, None));
+    }
+
+    #[test]
+    fn the_scale_of_the_indexes_is_that_of_the_report_that_has_them() {
+        let creation = |scale| CreationResult { scale, ..CreationResult::default() };
+        let index = Index { table: "t".into(), name: "i".into(), bytes: 0.0, used_by: Vec::new(), write_cost_us: None };
+        // An old report, which has no scale of the indexes.
+        let old_report =
+            Report { creations: vec![creation(0.1), creation(0.01)], indexes: vec![index], ..Report::default() };
+        let mut json = to_value(&old_report).unwrap();
+        json.as_object_mut().unwrap().remove("indexes_scale");
+        let mut merged = Report { creations: vec![creation(1.0)], ..Report::default() };
+        merged.merge_with(parse_report(json.to_string().as_bytes()).unwrap());
+        assert_eq!(merged.indexes_scale, Some(0.1));
     }
 }

@@ -1,8 +1,7 @@
 //! Generates rows in the text format of COPY: columns are separated by tabs, and `\N` is NULL.
 //!
-//! Values that look random come from [`draw`], a pseudorandom function. Its first argument differs from property to
-//! property, so that the values drawn for one row are independent of each other. The properties of a roll, however, are
-//! all computed from one drawn number.
+//! Values that look random come from [`draw`], a pseudorandom function. Its first argument, the *purpose*, is a
+//! different number for each property, so that the values drawn for one row are independent of each other.
 
 use std::fmt::Write;
 
@@ -225,14 +224,14 @@ pub fn append_rolls(lines: &mut String, context: &FillContext, number: u64) {
     };
     let roll_count = context.data_set.rolls(&session);
     for roll in 0..roll_count {
-        // All random properties of the roll are computed from these bits. Some share bits, so they are not independent.
-        let random_bits = draw(33, number * 1000 + roll);
+        let draw_property = |purpose| draw(purpose, number * 1000 + roll);
         let player = context.data_set.player(number, roll % session.seats_taken);
         let (_, attributes) = CLASSES[(player % 4) as usize];
-        let attribute = (random_bits % 4) as usize;
-        let dice: Vec<u64> = (0..attributes[attribute]).map(|die| 1 + (random_bits >> (8 * die + 8)) % 6).collect();
+        let attribute = (draw_property(33) % 4) as usize;
+        // No attribute in `CLASSES` is above 5, so the dice of a roll use the purposes 50 to 54.
+        let dice: Vec<u64> = (0..attributes[attribute]).map(|die| 1 + draw_property(50 + die) % 6).collect();
         let total: u64 = dice.iter().sum();
-        let difficulty = 3 + (random_bits >> 3) % 16;
+        let difficulty = 3 + draw_property(34) % 16;
         let outcome = if dice.iter().all(|die| *die == 6) {
             "critical_success"
         } else if dice.iter().all(|die| *die == 1) {
@@ -251,11 +250,12 @@ pub fn append_rolls(lines: &mut String, context: &FillContext, number: u64) {
             row_id(RowKind::Character, player),
             ["might", "grace", "wit", "heart"][attribute],
             dice.len(),
-            ["attribute_check", "attack", "defense", "damage"][(random_bits >> 5) as usize % 4],
+            ["attribute_check", "attack", "defense", "damage"][(draw_property(35) % 4) as usize],
             dice_texts.join(","),
             outcome.ends_with("success"),
             total as i64 - difficulty as i64,
-            random_bits >> 20,
+            // `animation_seed`, a number of 48 bits.
+            draw_property(36) >> 16,
             context.minutes_ago(started_minutes_ago - roll * 170 / roll_count),
         );
     }
@@ -267,13 +267,34 @@ pub fn append_events(lines: &mut String, context: &FillContext, index: u64) {
     for event in 0..EVENTS_PER_SESSION_WITH_EVENTS {
         let _ = writeln!(
             lines,
-            "{}\t{}\tdice_rolled\t{{\"roll_id\": \"{}\", \"character_name\": \"Hero {index}\", \"roll_type\": \"attack\", \
-             \"attribute\": \"might\", \"difficulty\": 9, \"results\": [4, 2, 6], \"total\": 12, \"outcome\": \
-             \"success\", \"success\": true}}\t{}",
+            "{}\t{}\tdice_rolled\t{{\"roll_id\": \"{}\", \"character_name\": \"Hero {index}\", \
+             \"roll_type\": \"attack\", \"attribute\": \"might\", \"difficulty\": 9, \"results\": [4, 2, 6], \
+             \"total\": 12, \"outcome\": \"success\", \"success\": true}}\t{}",
             id_within_session(RowKind::Event, session_number, event),
             row_id(RowKind::Session, session_number),
             id_within_session(RowKind::Roll, session_number, event),
             context.minutes_ago(1000 - event * 9),
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn each_generated_type_of_roll_occurs_with_each_difficulty() {
+        let data_set =
+            DataSet { users: 1000, adventures: 100, active_sessions: 20, unstarted_sessions: 0, ended_sessions: 0 };
+        let context = FillContext { data_set, schema: Schema::Ours, now: Utc::now() };
+        let mut lines = String::new();
+        for session in 0..data_set.active_sessions {
+            append_rolls(&mut lines, &context, session);
+        }
+        // The columns are those of `fill`: the seventh is the difficulty, and the eighth the type.
+        let pairs = lines.lines().map(|line| line.split('\t').skip(6).take(2).collect::<Vec<_>>());
+        assert_eq!(pairs.collect::<HashSet<_>>().len(), 16 * 4);
     }
 }

@@ -27,19 +27,28 @@ pub fn write_report_and_section(
     Ok(())
 }
 
-/// Returns the section `text` between the markers by which a later run finds it.
+/// Returns `text` with the markers before and after it by which a later run finds the section.
 pub fn wrap_in_markers(name: &str, text: &str) -> String {
     format!("\n<!-- {name}: begin -->\n\n{}\n\n<!-- {name}: end -->\n", text.trim())
+}
+
+/// Returns the text of the section called `name`, without its markers, or `None` if the document does not have it.
+pub fn find_section<'a>(document: &'a str, name: &str) -> Option<&'a str> {
+    split_at_section(document, name).map(|[_, text, _]| text)
+}
+
+/// Splits the document into the text before the section called `name`, that of the section, and that after it.
+fn split_at_section<'a>(document: &'a str, name: &str) -> Option<[&'a str; 3]> {
+    let (before, rest) = document.split_once(&format!("\n<!-- {name}: begin -->\n"))?;
+    let (text, after) = rest.split_once(&format!("<!-- {name}: end -->\n"))?;
+    Some([before, text.trim(), after])
 }
 
 /// Returns the document in which `text` replaces the section called `name`. If there is no such section, `text` is
 /// inserted before the heading `## Plans`, or appended if there is no such heading.
 fn insert_or_replace_section(document: &str, name: &str, text: &str) -> String {
     let marked = wrap_in_markers(name, text);
-    let (begin, end) = (format!("\n<!-- {name}: begin -->\n"), format!("<!-- {name}: end -->\n"));
-    if let Some((before, rest)) = document.split_once(&begin)
-        && let Some((_, after)) = rest.split_once(&end)
-    {
+    if let Some([before, _, after]) = split_at_section(document, name) {
         return format!("{before}{marked}{after}");
     }
     match document.split_once("\n## Plans\n") {
@@ -58,5 +67,7 @@ mod tests {
         assert_eq!(document, "# Page\n\n<!-- http: begin -->\n\nfirst\n\n<!-- http: end -->\n\n## Plans\n\nText\n");
         let replaced = insert_or_replace_section(&document, "http", "second");
         assert_eq!(replaced, document.replace("first", "second"));
+        assert_eq!(find_section(&replaced, "http"), Some("second"));
+        assert_eq!(find_section(&replaced, "live"), None);
     }
 }

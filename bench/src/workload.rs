@@ -47,7 +47,7 @@ pub struct Execution {
 pub struct Workload {
     /// Names and texts of the prepared statements.
     pub prepared: Vec<(String, String)>,
-    /// One execution per argument set.
+    /// One execution per argument set; a single one is enough if it uses no values of the argument sets.
     pub executions: Vec<Execution>,
 }
 

@@ -2,7 +2,8 @@
 
 use axum::{
     Json,
-    http::StatusCode,
+    body::to_bytes,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use schemars::JsonSchema;
@@ -51,6 +52,25 @@ impl From<Error> for ApiError {
         // An error of the data layer serializes to the fields of this type, except the status.
         Self { status, ..serde_json::from_value(json!(error)).unwrap_or_else(|_| Self::internal()) }
     }
+}
+
+/// Middleware that gives the refusals of axum itself, such as that of a malformed body, the format of all errors. axum
+/// answers with plain text, or for an unknown path or method with an empty body.
+pub async fn errors_as_json(response: Response) -> Response {
+    let status = response.status();
+    let is_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+    if is_json || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let text = to_bytes(response.into_body(), 10_000).await.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let (code, message) = match status {
+        _ if status.is_server_error() => return ApiError::internal().into_response(),
+        StatusCode::NOT_FOUND => ("not_found", "there is nothing at this address"),
+        StatusCode::METHOD_NOT_ALLOWED => ("method_not_allowed", "this address has no such method"),
+        _ => ("invalid_input", &*text),
+    };
+    ApiError::new(status.as_u16(), code, message).into_response()
 }
 
 impl IntoResponse for ApiError {

@@ -1,16 +1,18 @@
 //! Authentication: verifies tokens that are signed as Supabase Auth signs them, and gives each request its caller's
 //! identity. (Supabase is a hosting platform for PostgreSQL; Supabase Auth is its service for sign-up and sign-in.)
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::{
     extract::{FromRequestParts, Request},
-    http::{HeaderName, request::Parts},
+    http::{HeaderName, HeaderValue, request::Parts},
     middleware::Next,
     response::Response,
 };
 use jsonwebtoken::{
-    Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode, get_current_timestamp,
+    Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode,
+    errors::ErrorKind,
+    get_current_timestamp,
     jwk::{AlgorithmParameters, EllipticCurve, JwkSet},
 };
 use serde::{Deserialize, Serialize};
@@ -80,7 +82,7 @@ impl TokenKeys {
     fn verify(&self, token: &str) -> Result<Claims, jsonwebtoken::errors::Error> {
         let header = decode_header(token)?;
         // The error of the last key that was tried; at first, the error for a token that no key fits.
-        let mut last_error = jsonwebtoken::errors::ErrorKind::InvalidAlgorithm.into();
+        let mut last_error = ErrorKind::InvalidAlgorithm.into();
         for VerifyingKey { id, algorithm, key } in &self.verifying_keys {
             if *algorithm != header.alg || (id.is_some() && header.kid.is_some() && *id != header.kid) {
                 continue;
@@ -92,6 +94,8 @@ impl TokenKeys {
             validation.set_required_spec_claims(&["exp", "aud", "sub"]);
             match decode::<Claims>(token, key, &validation) {
                 Ok(decoded) => return Ok(decoded.claims),
+                // The signature is verified before the expiry, so this key has signed the token, and no other has.
+                Err(error) if *error.kind() == ErrorKind::ExpiredSignature => return Err(error),
                 Err(error) => last_error = error,
             }
         }
@@ -123,28 +127,47 @@ impl FromRequestParts<App> for Viewer {
             // The caller then reads only from a server that has replayed this position.
             caller = caller.with_min_position(position.to_str().ok().and_then(|text| text.parse::<LogPosition>().ok()));
         }
-        if let Some(slot) = parts.extensions.get::<CallerSlot>() {
-            let _ = slot.set(caller.clone());
+        if let Some(used_connections) = parts.extensions.get::<UsedConnections>() {
+            used_connections.add(caller.clone());
         }
         Ok(Self { caller, token_expires_at })
     }
 }
 
 /// The header with a *log position*: a position in PostgreSQL's write-ahead log, as text (`1-0/16B3748`: timeline and
-/// LSN). A response to a [`User`] or a [`Viewer`] has the position of what this caller last wrote or read, if there is
-/// one. A client that sends the position with its next request reads its own writes, even through another process of
-/// this program or from a replica. An invalid value is ignored.
+/// LSN). A response has the position of what its [`UsedConnections`] last wrote or read, if there is one. A client that
+/// sends the position with its next request reads its own writes, even through another process of this program or from
+/// a replica. An invalid value is ignored.
 const POSITION_HEADER: &str = "sparc-position";
 
-/// A request extension in which [`Viewer`] stores the caller for [`add_log_position_header`].
-type CallerSlot = Arc<OnceLock<IdentityConnection>>;
+/// The connections with which a request was handled: that of its [`User`] or [`Viewer`], and that of the service if the
+/// program did something on the caller's behalf. It is an extension of each request.
+#[derive(Clone, Default)]
+pub struct UsedConnections(Arc<Mutex<Vec<IdentityConnection>>>);
 
-/// Middleware that adds the caller's log position to the response, in the header [`POSITION_HEADER`].
+impl UsedConnections {
+    /// Adds a connection, and returns it.
+    pub fn add(&self, connection: IdentityConnection) -> IdentityConnection {
+        self.lock().push(connection.clone());
+        connection
+    }
+
+    fn latest_position(&self) -> Option<LogPosition> {
+        self.lock().iter().filter_map(IdentityConnection::position).max()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<IdentityConnection>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Middleware that adds the log position of the [`UsedConnections`] to the response, in the header [`POSITION_HEADER`].
 pub async fn add_log_position_header(mut request: Request, next: Next) -> Response {
-    let slot = CallerSlot::default();
-    request.extensions_mut().insert(slot.clone());
+    let used_connections = UsedConnections::default();
+    request.extensions_mut().insert(used_connections.clone());
     let mut response = next.run(request).await;
-    let position = slot.get().and_then(|caller| caller.position()?.to_string().parse().ok());
+    let position = used_connections.latest_position();
+    let position = position.and_then(|position| HeaderValue::try_from(position.to_string()).ok());
     response.headers_mut().extend(position.map(|position| (HeaderName::from_static(POSITION_HEADER), position)));
     response
 }

@@ -1,9 +1,12 @@
 //! The demo game: a Seer and three players play at human speed, and the lobby has three more sessions. Each scene of
 //! the adventure lists the actions of the Seer and the players.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, FixedOffset, TimeDelta, Utc};
 use futures_util::TryStreamExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -17,15 +20,19 @@ use sparc::service::{
     adventures::{AdventureContent, NewAdventure},
     characters::{Item, NewCharacter, SpecialAbility, primary_attribute},
     creatures::{NewCreature, Stats},
-    dice::{Modifier, NewInitiative, NewRoll, Roller},
+    dice::{HistoryFilter, Modifier, NewInitiative, NewRoll, RollScope, Roller},
     events::NewEvent,
     sessions::{LobbyFilter, NewSession, Visibility},
     users::NewAccount,
 };
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    task::{AbortHandle, JoinSet},
+    time::sleep,
+};
 use uuid::Uuid;
 
-use crate::game_state::{change_game_state, write_hit_points_to_game_state};
+use crate::game_state::{change_game_state, change_hit_points, set_hit_points};
 
 /// An action in a scene: an element of `beats`, a list that `the_lantern_road.json` adds as a field to each scene (a
 /// node of the adventure's content). The data layer stores such additional fields unchanged.
@@ -83,25 +90,41 @@ struct Demo {
 }
 
 /// The hit points that a successful attack takes away, and that a successful healing roll restores.
-const HIT_POINTS_PER_SUCCESS: u8 = 2;
+const HIT_POINTS_PER_SUCCESS: i8 = 2;
+
+/// How long a player of the demo stays in a visitor's session, counted from its creation. Many visitors leave without
+/// ending their session.
+const MAX_VISIT: TimeDelta = TimeDelta::hours(2);
+
+/// The number of visitors' sessions in which a player of the demo plays at a time. An account may have twenty seats: up
+/// to three are in the demo's sessions in the lobby, and one stays free for the session that the demo plays.
+const MAX_VISITS: usize = 16;
 
 /// Returns one of the demo's ids. They are fixed, so that after a restart the same requests return the existing rows.
 ///
 /// Numbers 1 to 4 are the Seer and the players, 102 to 104 the players' characters, 10 the adventure and 11 the foe.
 /// Each of the three other sessions in the lobby has three consecutive numbers from 20 on: its Seer's, its adventure's
-/// and its own.
+/// and its own ([`LOBBY_SESSION_NUMBERS`]).
 fn fixed_id(number: u128) -> Uuid {
     Uuid::from_u128(0x5ba2_c000_0000_4000_8000_0000_0000_0000 + number)
 }
 
+/// The numbers of the sessions that the demo itself has created in the lobby. Nobody plays in them.
+const LOBBY_SESSION_NUMBERS: [u128; 3] = [22, 25, 28];
+
 /// Plays one session after another until `sparc` is closed, and sends the id of each to `current_session_id`. After a
-/// failure, the demo continues the session that is active in the database. `action_interval` is the time between two
-/// actions.
+/// failure, the demo continues the session that is active in the database; after a refusal, it plays another.
+/// `action_interval` is the time between two actions.
 pub async fn play(sparc: Sparc, current_session_id: watch::Sender<Option<Uuid>>, action_interval: Duration) {
     loop {
         let demo_run = async {
             let demo = Demo::prepare(&sparc, action_interval).await?;
-            tokio::try_join!(demo.play_sessions(&current_session_id), demo.join_sessions_of_visitors())
+            // The delays differ, so that the players do not sit down and roll at the same moment.
+            tokio::try_join!(
+                demo.play_sessions(&current_session_id),
+                demo.join_sessions_of_visitors("ada", Duration::from_secs(3)),
+                demo.join_sessions_of_visitors("ben", Duration::from_secs(6)),
+            )
         };
         match demo_run.await {
             Ok(_) | Err(Error::PoolClosed) => return,
@@ -160,59 +183,74 @@ impl Demo {
             let content = AdventureContent::single_scene(description);
             let other_adventure =
                 create_and_publish(&other_seer, first_number + 1, title, description, content).await?;
+            let session_id = fixed_id(first_number + 2);
             let new_session = NewSession {
-                id: Some(fixed_id(first_number + 2)),
+                id: Some(session_id),
                 adventure_id: other_adventure.id,
                 visibility: Visibility::Public,
                 looking_for: Some(looking_for.into()),
                 scheduled_start: Some(Utc::now() + TimeDelta::hours(hours_until_start)),
                 ..Default::default()
             };
-            let session = match other_seer.sessions().create(new_session).await {
+            match other_seer.sessions().create(new_session).await {
                 // An earlier run of the program created it, with another start time.
-                Err(Error::IdConflict { .. }) => other_seer.sessions().get(fixed_id(first_number + 2)).await?,
-                outcome => outcome?,
-            };
+                Ok(_) | Err(Error::IdConflict { .. }) => {}
+                Err(error) => return Err(error),
+            }
             for player in party.values().take(player_count) {
-                player.user.sessions().join_by_id(session.id, player.hero_id).await?;
+                // In an old database, the session may have been cancelled as abandoned.
+                ignore_refusal(player.user.sessions().join_by_id(session_id, player.hero_id).await)?;
             }
         }
         Ok(Self { sparc: sparc.clone(), seer, party, adventure, content, foe, action_interval })
     }
 
-    /// Plays one session after another. If a session is active already, continues it from the beginning of its current
-    /// scene.
+    /// Plays one session after another.
     async fn play_sessions(&self, current_session_id: &watch::Sender<Option<Uuid>>) -> Result<(), Error> {
         loop {
             let session = self.active_or_new_session().await?;
             current_session_id.send_replace(Some(session.id));
-            let scene_id = session.current_scene_id.as_ref();
-            let first_index = self.content.nodes.iter().position(|node| Some(&node.id) == scene_id).unwrap_or(0);
-            for node in &self.content.nodes[first_index..] {
-                self.seer.sessions().set_scene(session.id, Some(&node.id)).await?;
-                let actions = node.extra.get("beats").cloned().unwrap_or_default();
-                let actions: Vec<Action> = serde_json::from_value(actions).unwrap_or_default();
-                if node.enemies.is_empty() {
-                    self.play_scene(session.id, &actions).await?;
-                } else {
-                    self.play_combat(session.id, &node.id, &actions).await?;
-                }
+            let outcome = self.play_session(&session).await;
+            if outcome.as_ref().is_err_and(is_refusal) {
+                // Another attempt to continue this session would be refused too.
+                ignore_refusal(self.seer.sessions().cancel(session.id).await)?;
             }
-            self.seer.sessions().complete(session.id).await?;
-            for player in self.party.values() {
-                player.user.characters().rest(player.hero_id).await?;
-            }
+            outcome?;
             sleep(self.action_interval * 2).await;
         }
+    }
+
+    /// Plays a session from the beginning of its current scene to the end.
+    async fn play_session(&self, session: &sessions::Model) -> Result<(), Error> {
+        let scene_id = session.current_scene_id.as_ref();
+        let first_index = self.content.nodes.iter().position(|node| Some(&node.id) == scene_id).unwrap_or(0);
+        for node in &self.content.nodes[first_index..] {
+            self.seer.sessions().set_scene(session.id, Some(&node.id)).await?;
+            let actions = node.extra.get("beats").cloned().unwrap_or_default();
+            let actions: Vec<Action> = serde_json::from_value(actions).unwrap_or_default();
+            if node.enemies.is_empty() {
+                self.play_scene(session.id, &actions).await?;
+            } else {
+                self.play_combat(session.id, &node.id, &actions).await?;
+            }
+        }
+        self.seer.sessions().complete(session.id).await?;
+        for player in self.party.values() {
+            player.user.characters().rest(player.hero_id).await?;
+        }
+        Ok(())
     }
 
     /// Returns the Seer's active session if there is one. Otherwise creates and starts a session, in which all players
     /// of the demo have seats.
     async fn active_or_new_session(&self) -> Result<sessions::Model, Error> {
         // Live sessions are those that have not ended.
-        let live_sessions = self.seer.sessions().my_live(None).await?.items;
-        if let Some(active) = live_sessions.iter().find(|session| session.status == SessionStatus::Active) {
-            return self.seer.sessions().get(active.id).await;
+        for session in self.seer.sessions().my_live(None).await?.items {
+            if session.status == SessionStatus::Active {
+                return self.seer.sessions().get(session.id).await;
+            }
+            // An attempt that failed before the start left this session over, with the seats in it.
+            self.seer.sessions().cancel(session.id).await?;
         }
         let new = NewSession {
             adventure_id: self.adventure.id,
@@ -223,9 +261,10 @@ impl Demo {
         };
         let session = self.seer.sessions().create(new).await?;
         for player in self.party.values() {
+            self.end_long_visits(player).await?;
             player.user.sessions().join_by_id(session.id, player.hero_id).await?;
             let hit_points = player.user.characters().rest(player.hero_id).await?;
-            write_hit_points_to_game_state(&self.seer, session.id, hit_points).await?;
+            change_game_state(&self.seer, session.id, |state| set_hit_points(state, hit_points)).await?;
         }
         self.seer.sessions().start(session.id).await
     }
@@ -265,8 +304,7 @@ impl Demo {
             attack.description = action.description.clone();
             if self.seer.dice().roll(attack).await?.success {
                 sleep(self.action_interval / 2).await;
-                let hit_points = self.seer.characters().damage(damaged_player.hero_id, HIT_POINTS_PER_SUCCESS).await?;
-                write_hit_points_to_game_state(&self.seer, session_id, hit_points).await?;
+                change_hit_points(&self.seer, session_id, damaged_player.hero_id, HIT_POINTS_PER_SUCCESS).await?;
             }
             return Ok(());
         }
@@ -306,43 +344,75 @@ impl Demo {
             .await?;
         }
         if let Some(healed_player) = action.healed_player_key.as_deref().and_then(|key| self.party.get(key)) {
-            let hit_points = self.seer.characters().heal(healed_player.hero_id, HIT_POINTS_PER_SUCCESS).await?;
-            write_hit_points_to_game_state(&self.seer, session_id, hit_points).await?;
+            change_hit_points(&self.seer, session_id, healed_player.hero_id, -HIT_POINTS_PER_SUCCESS).await?;
         }
         Ok(())
     }
 
-    /// Ada and Ben join every session that a visitor of the page creates in the lobby, unless they are refused, and
-    /// roll once in each of its scenes.
-    async fn join_sessions_of_visitors(&self) -> Result<(), Error> {
-        // The three sessions that the demo itself has created in the lobby count as seen, because nobody plays in them.
-        let mut seen_session_ids = vec![fixed_id(22), fixed_id(25), fixed_id(28)];
+    /// A player joins every session of a visitor on the first page of the lobby, unless refused, rolls once in each of
+    /// its scenes, and leaves it after [`MAX_VISIT`]. `delay` is the time before each of these actions.
+    async fn join_sessions_of_visitors(&self, player_key: &str, delay: Duration) -> Result<(), Error> {
+        let player = &self.party[player_key];
+        // The set ends its tasks when it is dropped, so that none goes on when the demo restarts.
+        let mut tasks = JoinSet::new();
+        let mut tasks_by_session = HashMap::<Uuid, AbortHandle>::new();
         loop {
+            sleep(delay).await;
+            let mut session_ids = self.end_long_visits(player).await?;
             for session in self.sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await?.items {
-                if seen_session_ids.contains(&session.id) || Some(session.seer_id) == self.seer.user_id() {
-                    continue;
-                }
-                seen_session_ids.push(session.id);
-                for (delay_seconds, player) in [(3, &self.party["ada"]), (6, &self.party["ben"])] {
-                    match player.user.sessions().join_by_id(session.id, player.hero_id).await {
-                        Ok(_) => {}
-                        // Refused: the session has started, is full, or has ended.
-                        Err(error) if error.http_status() < 500 => break,
-                        Err(error) => return Err(error),
-                    }
-                    let delay = Duration::from_secs(delay_seconds);
-                    let (user, hero_id, attribute) = (player.user.clone(), player.hero_id, player.primary_attribute);
-                    tokio::spawn(roll_in_each_scene(user, session.id, hero_id, attribute, delay));
-                    sleep(Duration::from_secs(2)).await;
+                if self.is_visit(session.seer_id, session.id)
+                    && is_visit_short(session.created_at)
+                    && !session_ids.contains(&session.id)
+                    && session_ids.len() < MAX_VISITS
+                    // Refused, for example because the session has started, is full, or has ended.
+                    && ignore_refusal(player.user.sessions().join_by_id(session.id, player.hero_id).await)?.is_some()
+                {
+                    session_ids.push(session.id);
                 }
             }
-            sleep(Duration::from_secs(5)).await;
+            // A task that has failed is started again.
+            tasks_by_session.retain(|_, task| !task.is_finished());
+            while tasks.try_join_next().is_some() {}
+            for session_id in session_ids {
+                let Player { user, hero_id, primary_attribute } = player;
+                tasks_by_session.entry(session_id).or_insert_with(|| {
+                    tasks.spawn(roll_in_each_scene(user.clone(), session_id, *hero_id, *primary_attribute, delay))
+                });
+            }
         }
+    }
+
+    /// A player leaves the visitors' sessions that are older than [`MAX_VISIT`], and the oldest of more than
+    /// [`MAX_VISITS`]. Returns the ids of the others in which the player has a seat.
+    async fn end_long_visits(&self, player: &Player) -> Result<Vec<Uuid>, Error> {
+        let mut session_ids = Vec::new();
+        // The newest sessions come first.
+        for session in player.user.sessions().my_live(None).await?.items {
+            if !self.is_visit(session.seer_id, session.id) {
+                continue;
+            }
+            if is_visit_short(session.created_at) && session_ids.len() < MAX_VISITS {
+                session_ids.push(session.id);
+            } else {
+                ignore_refusal(player.user.sessions().leave(session.id).await)?;
+            }
+        }
+        Ok(session_ids)
+    }
+
+    /// Returns whether a session is a visitor's, and not one that the demo itself has created.
+    fn is_visit(&self, seer_id: Uuid, session_id: Uuid) -> bool {
+        Some(seer_id) != self.seer.user_id() && !LOBBY_SESSION_NUMBERS.map(fixed_id).contains(&session_id)
     }
 }
 
-/// Rolls once in each scene, when `delay` has passed since the event of the scene arrived. Ends when the session ends,
-/// or when a roll or the stream of events fails.
+/// Returns whether a player of the demo may stay in a session that was created at that time.
+fn is_visit_short(created_at: DateTime<FixedOffset>) -> bool {
+    Utc::now() - created_at.to_utc() < MAX_VISIT
+}
+
+/// Rolls once in each scene, when `delay` has passed since the scene was opened or, if the session was not active then,
+/// since it became active. Ends when the session ends, or when a roll or the stream of events fails.
 async fn roll_in_each_scene(
     user: IdentityConnection,
     session_id: Uuid,
@@ -350,21 +420,47 @@ async fn roll_in_each_scene(
     attribute: Attribute,
     delay: Duration,
 ) -> Result<(), Error> {
+    let mut scene_opened_at = None;
     // After event 0 means from the oldest event on, so that no scene is missed.
     let mut events = user.events().subscribe(session_id, Some(0)).await?;
     while let Some(event) = events.try_next().await? {
         match (event.event_type.as_str(), event.payload["to"].as_str()) {
-            ("scene_changed", Some(_)) => {
-                sleep(delay).await;
-                let roller = Roller::Character(hero_id);
-                let roll = NewRoll::attribute_check(session_id, roller, attribute, Difficulty::new(12)?);
-                user.dice().roll(roll).await?;
-            }
+            ("scene_changed", scene_id) => scene_opened_at = scene_id.map(|_| event.created_at.to_utc()),
+            ("session_status", Some("active")) => {}
             ("session_status", Some("completed" | "cancelled")) => break,
-            _ => {}
+            _ => continue,
+        }
+        if scene_opened_at.is_none() {
+            continue;
+        }
+        // The roll may have been made before a restart of the demo or a pause of the session.
+        let filter = HistoryFilter { character_id: Some(hero_id), from: scene_opened_at, ..Default::default() };
+        if !user.dice().history(RollScope::Session(session_id), &filter, None).await?.items.is_empty() {
+            continue;
+        }
+        sleep(delay).await;
+        let roller = Roller::Character(hero_id);
+        let roll = NewRoll::attribute_check(session_id, roller, attribute, Difficulty::new(12)?);
+        match user.dice().roll(roll).await {
+            // The event that says that the session is active follows.
+            Ok(_) | Err(Error::SessionNotActive) => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(())
+}
+
+/// Returns whether the request was refused, so that repeating it would not help.
+fn is_refusal(error: &Error) -> bool {
+    error.http_status() < 500
+}
+
+/// Returns `None` for a request that was refused. A failure, such as a lost connection, stays an error.
+fn ignore_refusal<T>(outcome: Result<T, Error>) -> Result<Option<T>, Error> {
+    match outcome {
+        Err(error) if is_refusal(&error) => Ok(None),
+        outcome => outcome.map(Some),
+    }
 }
 
 /// Signs a user up with the id `fixed_id(number)`, unless that account exists, and returns the user's connection.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use axum::{Json, extract::State};
+use axum::{Extension, Json, extract::State};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sparc::entity::session_players::Model as Seat;
@@ -14,7 +14,7 @@ use sparc::service::{
 use tokio::{sync::watch, time::timeout};
 use uuid::Uuid;
 
-use crate::{App, api_error::ApiError, demo, input::Input};
+use crate::{App, api_error::ApiError, auth::UsedConnections, demo};
 
 /// The session that the demo plays at the moment. When it has ended, the demo plays another. Unlike other sessions, it
 /// can be watched by everyone, and players can take a seat after it has started.
@@ -42,10 +42,19 @@ impl CurrentDemoSession {
         *self.current_session_id.borrow() == Some(session_id)
     }
 
-    /// Returns the connection with which to read a session for the caller. Row-level security hides events from
-    /// everyone who does not take part, so the demo's current session is read as the service.
-    pub fn connection_for_watching(&self, caller: IdentityConnection, session_id: Uuid) -> IdentityConnection {
-        if self.is_current(session_id) { self.sparc.as_service() } else { caller }
+    /// Returns the connection with which to read a session for the caller. Row-level security hides events and rolls
+    /// from everyone who does not take part, so for them the demo's current session is read as the service.
+    pub async fn connection_for_watching(
+        &self,
+        caller: IdentityConnection,
+        session_id: Uuid,
+        used_connections: &UsedConnections,
+    ) -> Result<IdentityConnection, Error> {
+        if !self.is_current(session_id) || takes_part(&caller, session_id).await? {
+            return Ok(caller);
+        }
+        // The service must not read anything older than what the caller has written or read.
+        Ok(used_connections.add(self.sparc.as_service().with_min_position(caller.position())))
     }
 
     /// Seats a player in the demo's current session. This is done as the service, because players can only join
@@ -56,10 +65,17 @@ impl CurrentDemoSession {
         user: &IdentityConnection,
         session_id: Uuid,
         character_id: Uuid,
+        used_connections: &UsedConnections,
     ) -> Result<Option<Seat>, Error> {
         let Some(player_id) = user.user_id().filter(|_| self.is_current(session_id)) else { return Ok(None) };
-        Ok(Some(self.sparc.as_service().sessions().seat_player(session_id, player_id, character_id).await?))
+        let service = used_connections.add(self.sparc.as_service());
+        Ok(Some(service.sessions().seat_player(session_id, player_id, character_id).await?))
     }
+}
+
+/// Returns whether the caller may read the session's events and rolls as a participant.
+async fn takes_part(caller: &IdentityConnection, session_id: Uuid) -> Result<bool, Error> {
+    Ok(caller.user_id().is_some() && caller.sessions().participation(session_id).await?.may_read_events())
 }
 
 /// Returns the id of the session that the demo plays at the moment.
@@ -85,9 +101,11 @@ pub struct SignUpResponse {
 /// Creates an account for a visitor. On Supabase, the sign-up of Supabase Auth does this and returns the token.
 pub async fn sign_up(
     State(app): State<App>,
-    Input(request): Input<SignUpRequest>,
+    Extension(used_connections): Extension<UsedConnections>,
+    Json(request): Json<SignUpRequest>,
 ) -> Result<Json<SignUpResponse>, ApiError> {
     let account = NewAccount { display_name: Some(request.display_name), ..Default::default() };
-    let profile = app.sparc.as_service().users().sign_up(account).await?;
+    let service = used_connections.add(app.sparc.as_service());
+    let profile = service.users().sign_up(account).await?;
     Ok(Json(SignUpResponse { token: app.token_keys.issue(profile.id)?, profile }))
 }

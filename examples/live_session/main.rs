@@ -5,16 +5,15 @@
 //! the page can watch, take a seat and roll. With `DATABASE_URL`, the program uses that database.
 //! `cargo run --example live_session -- --help` lists the options.
 //!
-//! This file starts the service, and `routes.rs` has its routes. `auth.rs` authenticates requests, `input.rs` reads
-//! their bodies, `api_error.rs` has the error responses, and `openapi.rs` describes the routes. `demo.rs` plays the
-//! demo game, `demo_visitors.rs` lets visitors take part, and `game_state.rs` writes the game state of a session.
+//! This file starts the service, and `routes.rs` has its routes. `auth.rs` authenticates requests, `api_error.rs` has
+//! the error responses, and `openapi.rs` describes the routes. `demo.rs` plays the demo game, `demo_visitors.rs` lets
+//! visitors take part, and `game_state.rs` writes the game state of a session.
 
 mod api_error;
 mod auth;
 mod demo;
 mod demo_visitors;
 mod game_state;
-mod input;
 mod openapi;
 mod routes;
 
@@ -38,7 +37,7 @@ struct Arguments {
     /// Seconds between two actions of the demo.
     #[arg(long, default_value_t = 3.5, value_name = "SECONDS")]
     action_interval: f32,
-    /// Starts without the demo game and its players.
+    /// Starts without the demo game, its players, and the sign-up of visitors.
     #[arg(long)]
     no_demo: bool,
     /// URLs of read replicas of the database, separated by commas.
@@ -99,12 +98,13 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let message = if arguments.no_demo { "The service listens" } else { "A game is being played" };
     println!("{message} at http://{}\nPress Ctrl-C to stop.", listener.local_addr()?);
     let app = App { sparc: sparc.clone(), token_keys, demo_session };
+    let routes = routes::routes(!arguments.no_demo);
     let shutdown_signal = async move {
         wait_for_stop_signal(Duration::from_secs(arguments.for_seconds.unwrap_or(FOREVER_SECONDS))).await;
         // Closing ends the streams of events, for which the HTTP server would otherwise wait.
         let _ = sparc.close().await;
     };
-    Ok(axum::serve(listener, routes::routes().with_state(app)).with_graceful_shutdown(shutdown_signal).await?)
+    Ok(axum::serve(listener, routes.with_state(app)).with_graceful_shutdown(shutdown_signal).await?)
 }
 
 /// Waits for Ctrl-C or SIGTERM, but not longer than `max_time`.

@@ -57,7 +57,8 @@ impl Api {
             },
         });
         if has_input && method != Method::GET {
-            operation["requestBody"] = json!({ "content": json_content(self.schemas.subschema_for::<I>()) });
+            let content = json_content(self.schemas.subschema_for::<I>());
+            operation["requestBody"] = json!({ "required": true, "content": content });
         }
         let path_item = self.paths.entry(path).or_insert_with(|| json!({}));
         path_item[method.as_str().to_lowercase()] = operation;
@@ -66,8 +67,9 @@ impl Api {
         self
     }
 
-    /// Adds a GET route that streams events, whose data is JSON of type `O`. A client that reconnects sends the id of
-    /// the last event that it has received.
+    /// Adds a GET route that streams events, whose data is JSON of type `O`. If the stream fails, its last event is
+    /// `ended`, whose data is an [`ApiError`]. A client that reconnects sends the id of the last event that it has
+    /// received.
     pub fn event_stream<O: JsonSchema, T: 'static>(
         self,
         path: &str,
@@ -80,7 +82,10 @@ impl Api {
             parameters.push(json!({ "name": "Last-Event-ID", "in": "header", "schema": { "type": "integer" } }));
         }
         let data = operation["responses"]["200"]["content"]["application/json"].take();
-        operation["responses"]["200"] = json!({ "description": "A stream of events; the data of each event has this schema", "content": { "text/event-stream": data } });
+        operation["responses"]["200"] = json!({
+            "description": "A stream of events. The data of each has this schema, except that of `ended`: an error.",
+            "content": { "text/event-stream": data },
+        });
         api
     }
 

@@ -3,9 +3,10 @@
 use std::{future::ready, time::Duration};
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, Query, State},
     http::{HeaderMap, Method},
+    middleware::{from_fn, map_response},
     response::{Html, IntoResponse, Sse, sse},
 };
 use futures_util::{Stream, StreamExt};
@@ -26,27 +27,29 @@ use uuid::Uuid;
 
 use crate::{
     App, FOREVER_SECONDS,
-    api_error::ApiError,
-    auth::{self, User, Viewer},
-    demo_visitors, game_state,
-    input::Input,
-    openapi,
+    api_error::{ApiError, errors_as_json},
+    auth::{self, UsedConnections, User, Viewer},
+    demo_visitors, game_state, openapi,
 };
 
-pub fn routes() -> axum::Router<App> {
-    openapi::Api::default()
-        .route::<demo_visitors::SignUpRequest, demo_visitors::SignUpResponse, _>(
+/// Returns the routes. The one with which visitors sign up for the demo is included only with the demo.
+pub fn routes(has_demo: bool) -> axum::Router<App> {
+    let mut api = openapi::Api::default();
+    if has_demo {
+        // This route signs a token for everyone who asks for one.
+        api = api.route::<demo_visitors::SignUpRequest, demo_visitors::SignUpResponse, _>(
             Method::POST,
             "/api/demo-users",
             "Signs up a demo user",
             demo_visitors::sign_up,
-        )
-        .route::<(), Profile, _>(Method::GET, "/api/me", "The caller's profile", me)
+        );
+    }
+    api.route::<(), Profile, _>(Method::GET, "/api/me", "The caller's profile", me)
         .route::<ProfileChanges, Profile, _>(Method::PATCH, "/api/me", "Changes the caller's profile", edit_me)
         .route::<(), Vec<characters::Model>, _>(
             Method::GET,
             "/api/characters",
-            "The caller's living characters",
+            "The caller's characters that are not retired",
             my_living_characters,
         )
         .route::<NewCharacter, characters::Model, _>(
@@ -105,7 +108,7 @@ pub fn routes() -> axum::Router<App> {
             "Sends an event to the session",
             send_event,
         )
-        .event_stream::<session_events::Model, _>("/api/sessions/{id}/events", "Streams live events", events)
+        .event_stream::<session_events::Model, _>("/api/sessions/{id}/events", "Streams the session's events", events)
         .route::<(), Option<Uuid>, _>(
             Method::GET,
             "/api/demo-session",
@@ -113,8 +116,9 @@ pub fn routes() -> axum::Router<App> {
             demo_visitors::demo_session_id,
         )
         .router()
-        .layer(axum::middleware::from_fn(auth::add_log_position_header))
         .route("/", axum::routing::get(page))
+        .layer(map_response(errors_as_json))
+        .layer(from_fn(auth::add_log_position_header))
 }
 
 type ApiResult<T> = Result<Json<T>, ApiError>;
@@ -123,7 +127,7 @@ async fn me(User(user): User) -> ApiResult<Profile> {
     Ok(Json(user.users().me().await?))
 }
 
-async fn edit_me(User(user): User, Input(changes): Input<ProfileChanges>) -> ApiResult<Profile> {
+async fn edit_me(User(user): User, Json(changes): Json<ProfileChanges>) -> ApiResult<Profile> {
     Ok(Json(user.users().edit(changes).await?))
 }
 
@@ -132,7 +136,7 @@ async fn my_living_characters(User(user): User) -> ApiResult<Vec<characters::Mod
     Ok(Json(user.characters().living().await?))
 }
 
-async fn create_character(User(user): User, Input(new): Input<NewCharacter>) -> ApiResult<characters::Model> {
+async fn create_character(User(user): User, Json(new): Json<NewCharacter>) -> ApiResult<characters::Model> {
     Ok(Json(user.characters().create(new).await?))
 }
 
@@ -145,7 +149,7 @@ async fn adventures(Viewer { caller, .. }: Viewer) -> ApiResult<Page<AdventureSu
 struct LobbyQuery {
     #[serde(flatten)]
     filter: LobbyFilter,
-    /// The cursor of the previous page.
+    /// The cursor that the previous page returned as `next`.
     after: Option<Cursor>,
 }
 
@@ -158,17 +162,28 @@ async fn my_live_sessions(User(user): User) -> ApiResult<Page<MySession>> {
     Ok(Json(user.sessions().my_live(None).await?))
 }
 
-async fn create_session(User(user): User, Input(new): Input<NewSession>) -> ApiResult<sessions::Model> {
+async fn create_session(User(user): User, Json(new): Json<NewSession>) -> ApiResult<sessions::Model> {
     Ok(Json(user.sessions().create(new).await?))
 }
 
-async fn details(State(app): State<App>, viewer: Viewer, Path(session_id): Path<Uuid>) -> ApiResult<SessionDetails> {
-    let reader = app.demo_session.connection_for_watching(viewer.caller, session_id);
+async fn details(
+    State(app): State<App>,
+    Extension(used_connections): Extension<UsedConnections>,
+    Viewer { caller, .. }: Viewer,
+    Path(session_id): Path<Uuid>,
+) -> ApiResult<SessionDetails> {
+    let reader = app.demo_session.connection_for_watching(caller, session_id, &used_connections).await?;
     Ok(Json(reader.sessions().details(session_id).await?))
 }
 
-async fn rolls(Viewer { caller, .. }: Viewer, Path(session_id): Path<Uuid>) -> ApiResult<Page<dice_rolls::Model>> {
-    Ok(Json(caller.dice().history(RollScope::Session(session_id), &HistoryFilter::default(), None).await?))
+async fn rolls(
+    State(app): State<App>,
+    Extension(used_connections): Extension<UsedConnections>,
+    Viewer { caller, .. }: Viewer,
+    Path(session_id): Path<Uuid>,
+) -> ApiResult<Page<dice_rolls::Model>> {
+    let reader = app.demo_session.connection_for_watching(caller, session_id, &used_connections).await?;
+    Ok(Json(reader.dice().history(RollScope::Session(session_id), &HistoryFilter::default(), None).await?))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -178,13 +193,17 @@ struct SeatRequest {
 
 async fn take_seat(
     State(app): State<App>,
+    Extension(used_connections): Extension<UsedConnections>,
     User(user): User,
     Path(session_id): Path<Uuid>,
-    Input(request): Input<SeatRequest>,
+    Json(request): Json<SeatRequest>,
 ) -> ApiResult<session_players::Model> {
-    match app.demo_session.take_seat_in_demo_session(&user, session_id, request.character_id).await? {
+    let character_id = request.character_id;
+    let demo_seat =
+        app.demo_session.take_seat_in_demo_session(&user, session_id, character_id, &used_connections).await?;
+    match demo_seat {
         Some(seat) => Ok(Json(seat)),
-        None => Ok(Json(user.sessions().join_by_id(session_id, request.character_id).await?)),
+        None => Ok(Json(user.sessions().join_by_id(session_id, character_id).await?)),
     }
 }
 
@@ -198,7 +217,7 @@ struct JoinRequest {
     character_id: Uuid,
 }
 
-async fn join(User(user): User, Input(request): Input<JoinRequest>) -> ApiResult<session_players::Model> {
+async fn join(User(user): User, Json(request): Json<JoinRequest>) -> ApiResult<session_players::Model> {
     Ok(Json(user.sessions().join(&request.code, request.character_id).await?))
 }
 
@@ -232,18 +251,12 @@ struct HitPointChange {
 async fn change_hit_points(
     User(seer): User,
     Path(session_id): Path<Uuid>,
-    Input(change): Input<HitPointChange>,
+    Json(change): Json<HitPointChange>,
 ) -> ApiResult<HitPoints> {
-    let (characters, amount) = (seer.characters(), change.damage.unsigned_abs());
-    let hit_points = match change.damage {
-        ..0 => characters.heal(change.character_id, amount).await?,
-        0.. => characters.damage(change.character_id, amount).await?,
-    };
-    game_state::write_hit_points_to_game_state(&seer, session_id, hit_points).await?;
-    Ok(Json(hit_points))
+    Ok(Json(game_state::change_hit_points(&seer, session_id, change.character_id, change.damage).await?))
 }
 
-async fn roll(User(user): User, Input(new): Input<NewRoll>) -> ApiResult<dice_rolls::Model> {
+async fn roll(User(user): User, Json(new): Json<NewRoll>) -> ApiResult<dice_rolls::Model> {
     Ok(Json(user.dice().roll(new).await?))
 }
 
@@ -251,7 +264,7 @@ async fn use_heroic_save(User(user): User, Path(roll_id): Path<Uuid>) -> ApiResu
     Ok(Json(user.dice().use_heroic_save(roll_id).await?))
 }
 
-async fn send_event(User(user): User, Input(new): Input<NewEvent>) -> ApiResult<session_events::Model> {
+async fn send_event(User(user): User, Json(new): Json<NewEvent>) -> ApiResult<session_events::Model> {
     Ok(Json(user.events().send(new).await?))
 }
 
@@ -260,6 +273,7 @@ async fn send_event(User(user): User, Input(new): Input<NewEvent>) -> ApiResult<
 /// last event is `ended`, with the error.
 async fn events(
     State(app): State<App>,
+    Extension(used_connections): Extension<UsedConnections>,
     Viewer { caller, token_expires_at }: Viewer,
     Path(session_id): Path<Uuid>,
     headers: HeaderMap,
@@ -268,7 +282,7 @@ async fn events(
     let last_seq = last_seq.map_err(|_| Error::InvalidValue { field: "Last-Event-ID", rule: "must be a number" })?;
     // Without `Last-Event-ID`, the stream begins with the oldest event that the database has kept of the session,
     // because the page shows all of them.
-    let reader = app.demo_session.connection_for_watching(caller, session_id);
+    let reader = app.demo_session.connection_for_watching(caller, session_id, &used_connections).await?;
     let events = reader.events().subscribe(session_id, Some(last_seq.unwrap_or(0))).await?;
     // When this process stops, the stream ends without an error, and the client reconnects to the next process.
     let events = events.take_while(|event| ready(!matches!(event, Err(Error::PoolClosed)))).map(|event| match event {

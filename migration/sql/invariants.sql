@@ -2,8 +2,9 @@
 -- `psql "$DATABASE_URL" -f migration/sql/invariants.sql`.
 --
 -- Constraints and triggers maintain the invariants. A row in the result means that a constraint or trigger was
--- disabled, that a restore was incomplete, or that there is a bug. The query reads most tables whole, so run it while
--- the server is not busy, on a replica if there is one. Run it as the tables' owner, whom row security does not limit.
+-- disabled, that a restore was incomplete, that there is a bug, or that a statement of the role `service_role` wrote
+-- what no operation writes (such as a `dice_rolled` event). The query reads most tables whole, so run it while the
+-- server is not busy, on a replica if there is one. Run it as the tables' owner, whom row security does not limit.
 --
 -- A *live* session is one that has not ended. An *active* seat is one that its player holds now, and a *live* seat is
 -- an active seat in a live session. A *living* character is one that is not retired. An account (a row in `auth.users`)

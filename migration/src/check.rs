@@ -17,7 +17,8 @@ use crate::{
 #[non_exhaustive]
 pub struct Difference {
     /// The object as the manifest names it: `index idx_users_email on public.users`. An applied migration that
-    /// `public.sparc_migrations` does not list is named `migration NAME in public.sparc_migrations`.
+    /// `public.sparc_migrations` does not list is named `migration NAME in public.sparc_migrations`. An entry of the
+    /// program's record that is missing or incomplete is named `entry NAME of private.sparc_record`.
     pub object: String,
     /// Its definition in the database. `None` if it is missing.
     pub found: Option<String>,
@@ -112,7 +113,7 @@ impl State {
         self.expected.contains_key(object) || self.record.objects.contains(object)
     }
 
-    /// Whether an earlier version has installed the schema, with all its functions, triggers, policies and views, and
+    /// Whether an earlier version has installed the whole schema (only then does the record list migrations), and
     /// migrations of this version are pending.
     pub(crate) fn needs_upgrade(&self) -> bool {
         !self.record.migrations.is_empty() && !self.pending_migrations().is_empty()
@@ -172,6 +173,7 @@ impl State {
             let object = format!("migration {name} in public.sparc_migrations");
             report.differences.push(difference(&object, None, Some(&"applied".to_owned())));
         }
+        report.differences.extend(self.differences_of_record(&found_by_name));
         for (object, expected) in &self.expected {
             let found = found_by_name.get(object.as_str()).copied();
             if found.is_some_and(|found| {
@@ -198,6 +200,64 @@ impl State {
         }
         report.hints.iter_mut().for_each(|hint| *hint = escape_unprintable(hint));
         report
+    }
+
+    /// Returns a difference for each entry of `private.sparc_record` that is missing or incomplete. Nothing is compared
+    /// if a newer version of this program wrote the record, which it may do in another form.
+    fn differences_of_record(&self, found_by_name: &BTreeMap<&str, &CatalogObject>) -> Vec<Difference> {
+        let record = &self.record;
+        if !record.is_readable || preflight::check_not_migrated_by_newer_version(self).is_err() {
+            return Vec::new();
+        }
+        let mut differences = Vec::new();
+        let mut add = |entry: &str, found: Option<String>, expected: String| {
+            let object = format!("entry {entry} of private.sparc_record");
+            differences.push(Difference { object, found, expected: Some(expected), renamed_to: None });
+        };
+        // The text of an incomplete entry; `None` if the entry is missing.
+        let join_found = |names: &[&str]| (!names.is_empty()).then(|| names.join(", "));
+        // An earlier version's number is no difference: the next `up` replaces it.
+        if record.version.is_none() {
+            add("version", None, env!("CARGO_PKG_VERSION").to_owned());
+        }
+        let migrations = record::migration_names();
+        if !migrations.iter().all(|name| record.migrations.contains(name)) {
+            let found: Vec<&str> = record.migrations.iter().map(String::as_str).collect();
+            add("migrations", join_found(&found), migrations.join(", "));
+        }
+        // Objects that do not exist are differences themselves.
+        let unrecorded_count = record::repeatable_objects()
+            .iter()
+            .filter(|object| found_by_name.contains_key(object.as_str()) && !record.objects.contains(*object))
+            .count();
+        if unrecorded_count > 0 {
+            let found = (!record.objects.is_empty()).then(|| format!("all but {unrecorded_count} of them"));
+            add("objects", found, "the functions, triggers, policies and views of the schema".to_owned());
+        }
+        let environment = &self.environment;
+        let schemas: Vec<&str> =
+            [("auth", environment.has_platform_stand_in), ("private", environment.creates_schema_private)]
+                .into_iter()
+                .filter_map(|(schema, was_created)| was_created.then_some(schema))
+                .collect();
+        if !schemas.iter().all(|schema| record.schemas.contains(*schema)) {
+            let found: Vec<&str> = record.schemas.iter().map(String::as_str).collect();
+            add("schemas", join_found(&found), schemas.join(", "));
+        }
+        differences
+    }
+
+    /// Whether `private.sparc_record` lacks something without which an upgrade would go wrong, although the whole
+    /// schema is installed: policies and triggers exist only then. Without the list of migrations, `up` would install
+    /// the schema a second time. Without the list of objects, it would keep objects that this version no longer has.
+    pub(crate) fn has_damaged_record(&self) -> bool {
+        let is_installed = self.found_objects.iter().any(|found| {
+            matches!(manifest::kind(&found.name), "policy" | "trigger")
+                && found.name.contains(" on public.")
+                && self.expected.contains_key(&found.name)
+        });
+        let record = &self.record;
+        is_installed && (record.version.is_none() || record.migrations.is_empty() || record.objects.is_empty())
     }
 
     /// Returns the definitions of the database's objects. Because the database may lack `pg_cron`, the jobs'
@@ -238,7 +298,7 @@ impl State {
         let Some((name, _)) = object.strip_prefix("grant on ").and_then(|rest| rest.rsplit_once(" to ")) else {
             return false;
         };
-        // In the manifest, a privilege on a view is a `grant on table`, because GRANT calls views tables.
+        // In the manifest, a privilege on a view is a `grant on table`, because GRANT has no keyword for views.
         self.expected.contains_key(name)
             || name.strip_prefix("table ").is_some_and(|view| self.expected.contains_key(&format!("view {view}")))
     }

@@ -66,7 +66,7 @@ pub enum MigrationError {
         /// Each object that has such a name, as PostgreSQL describes it.
         found: Vec<String>,
     },
-    /// Tables or columns have each other's names.
+    /// Tables or columns have each other's names, or one was renamed and another one has its old name.
     #[error(
         "Names were swapped: {}. Restore each name by hand (ALTER TABLE ... RENAME), and run `up` again; nothing was \
          changed.",
@@ -97,7 +97,8 @@ pub enum MigrationError {
         /// Each object's name in the schema and its present name.
         found: Vec<String>,
     },
-    /// `sparc_migrations` is not a table, or lacks one of its columns or the row of an applied migration.
+    /// `sparc_migrations` is missing or is not a table, a column of it is missing or differs, or it lacks the row of an
+    /// applied migration.
     #[error(
         "public.sparc_migrations is not the list of applied migrations (columns version and applied_at, one row for \
          each migration): run `up`, which creates it again, and then this command; nothing was changed."
@@ -113,6 +114,17 @@ pub enum MigrationError {
     )]
     InvalidMigrationsTableBeforeUpgrade {
         /// The version that the database records.
+        database_version: String,
+    },
+    /// In a database that an earlier version migrated, `private.sparc_record` lacks an entry, and this version has
+    /// further migrations to apply. Only the earlier version knows the entry.
+    #[error(
+        "private.sparc_record lacks the version, the migrations or the objects that this program recorded there: run \
+         `up` of {database_version}, which restores them, and then this command; nothing was changed."
+    )]
+    DamagedRecordBeforeUpgrade {
+        /// The version that the database records, such as `version 0.17.0 of this program`, or a phrase if it records
+        /// none.
         database_version: String,
     },
     /// The database has migrations of a newer version of this program.
@@ -173,13 +185,27 @@ pub enum MigrationError {
          connect again; nothing was changed."
     )]
     TriggersDisabled,
-    /// Another database session holds a lock.
+    /// The configuration of the server turns the triggers off for all connections.
     #[error(
-        "Another database session holds a lock that this command needs ({holders}): end its transaction, and run the \
-         command again; nothing was changed."
+        "The server's configuration ({source_of_setting}) sets session_replication_role = {setting}, so no trigger \
+         fires: let a superuser remove this setting (ALTER SYSTEM RESET session_replication_role; SELECT \
+         pg_reload_conf()), or remove it from postgresql.conf or from the command that starts the server, and run `up` \
+         again; nothing was changed."
+    )]
+    TriggersDisabledByServer {
+        /// The value of `session_replication_role`: `replica` or `local`.
+        setting: String,
+        /// Where the server has the value from, as PostgreSQL calls it, such as `configuration file`.
+        source_of_setting: String,
+    },
+    /// Another database session holds a lock, or waits for one ahead of the command.
+    #[error(
+        "Other database sessions hold a lock that this command needs, or wait for it ahead of this command ({holders}): \
+         end their transactions, and run the command again; nothing was changed."
     )]
     Locked {
-        /// Each process, with what it has locked.
+        /// Each process that blocks the command, with the lock for which the command waits. The process holds that
+        /// lock, or is ahead of the command in the queue for it.
         holders: String,
     },
     /// There are differences that `up` cannot repair.
@@ -196,7 +222,7 @@ pub enum MigrationError {
     RepairRejected {
         /// The object.
         object: String,
-        /// The database's message.
+        /// The message and the DETAIL of the database's error.
         reason: String,
     },
     /// A column that must not be NULL was dropped together with its values.
@@ -210,13 +236,13 @@ pub enum MigrationError {
         /// The number of rows of the table.
         row_count: i64,
     },
-    /// Rows violate a missing constraint or unique index.
+    /// Rows violate a constraint, a unique index or NOT NULL that is to be restored.
     #[error(
-        "{object} cannot be created again, because rows of {table} violate it: {rows}. Correct those rows, and run `up` \
+        "{object} cannot be restored, because rows of {table} violate it: {rows}. Correct those rows, and run `up` \
          again; nothing was changed."
     )]
     ViolatingRows {
-        /// The constraint or index.
+        /// The constraint or index, or `NOT NULL of column NAME of TABLE`.
         object: String,
         /// Its table.
         table: String,

@@ -41,8 +41,9 @@ pub(crate) fn up_sql() -> Vec<String> {
     sql
 }
 
-/// Returns the SQL that unschedules the jobs, which `up` schedules after the migrations, and drops what the tables
-/// need. The functions have already been dropped, with the other repeatable objects.
+/// Returns the SQL that unschedules the jobs (the command `up` schedules them after the migrations), removes what was
+/// added to the publication, and drops the tables and types. The functions have already been dropped, with the other
+/// repeatable objects.
 fn down_sql() -> Vec<String> {
     let mut sql = vec![repeatable::unschedule_jobs_sql(), include_str!("../sql/publication/down.sql").to_owned()];
     sql.push("DROP TABLE IF EXISTS private.requests CASCADE".to_owned());

@@ -20,7 +20,8 @@ use migration::{
     name = "migration",
     version,
     after_help = "The default command is up. sslmode and sslrootcert in the URL have the same meaning as for psql, \
-                  except that certificates of public authorities are always accepted too.\n\
+                  except that certificates of public authorities are always accepted too, and that a server's \
+                  certificate that is marked as a CA certificate is refused.\n\
                   Exit status: 0 success, 1 failure or differences, 2 wrong arguments."
 )]
 struct Arguments {

@@ -19,8 +19,9 @@ pub(crate) struct CatalogObject {
     pub(crate) name: String,
     /// Its definition, in the form that the manifest has.
     pub(crate) definition: String,
-    /// The system catalog that contains it. `None` for jobs, roles and `session_replication_role`, and for attributes
-    /// of another object, such as privileges, row-level security and comments.
+    /// The system catalog that contains it; for a column, `pg_class`, which contains its table. `None` for jobs, roles
+    /// and `session_replication_role`, and for attributes of another object, such as privileges, row-level security and
+    /// comments.
     pub(crate) class: Option<String>,
     /// Its oid in that catalog. For an attribute, the oid of the object to which it belongs; for a role, the role's
     /// oid; for a job, the job's id; for `session_replication_role`, 0.
@@ -40,7 +41,7 @@ pub(crate) struct Environment {
     pub(crate) has_realtime: bool,
     /// Whether `pg_cron` is installed, and this role has USAGE on its schema.
     pub(crate) has_cron: bool,
-    /// Whether these migrations created schema `private`, or will create it, because it did not exist before.
+    /// Whether these migrations created schema `private`, or will create it, because it does not exist.
     pub(crate) creates_schema_private: bool,
 }
 
@@ -71,8 +72,8 @@ impl Environment {
                  AS creates_schema_private",
         )
         .await?;
-        // If schema `auth`, or the comment on either schema, was dropped, only `private.sparc_record` still says that
-        // these migrations created the schema.
+        // If schema `auth`, or the comment on `auth` or `private`, was dropped, only `private.sparc_record` still says
+        // that these migrations created that schema.
         environment.has_platform_stand_in |= record.schemas.contains("auth");
         environment.creates_schema_private |= record.schemas.contains("private");
         Ok(environment)

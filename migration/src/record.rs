@@ -1,6 +1,6 @@
 //! The program's record of what it did in a database, in `private.sparc_record` and `public.sparc_migrations`. An
-//! operator may have changed these tables by hand. `check` must report such a change, so reading a changed table must
-//! not fail.
+//! operator may have changed these tables by hand. Reading a changed table must not fail, because `check` reports
+//! changed columns, and migrations that `sparc_migrations` no longer lists.
 
 use std::collections::BTreeSet;
 
@@ -102,18 +102,20 @@ pub(crate) fn version_comment() -> String {
     format!("Applied migrations of the SPARC schema {}", script::SCHEMA_VERSION)
 }
 
-/// Returns the SQL that records this program's version and what it has created.
+/// Returns the SQL that records this program's version and what it has created. It must run only once the database has
+/// this version's objects: it overwrites the list of those that an earlier version created, so they are not dropped
+/// afterwards. And it records that the jobs are scheduled, so they are not scheduled afterwards.
 pub(crate) fn record_sql() -> Vec<String> {
     let list_literal = |names: Vec<String>| query::literal(&names.join("\n"));
     vec![
         format!(
             "INSERT INTO private.sparc_record (name, value)
-VALUES ('version', '{}'), ('objects', {}), ('migrations', {})
+VALUES ('version', '{}'), ('objects', {})
 ON CONFLICT (name) DO UPDATE SET value = excluded.value",
             env!("CARGO_PKG_VERSION"),
-            list_literal(repeatable_objects()),
-            list_literal(migration_names())
+            list_literal(repeatable_objects())
         ),
+        record_migrations_sql(),
         "INSERT INTO private.sparc_record (name, value)
 SELECT 'schemas', string_agg(nspname, E'\\n' ORDER BY nspname)
 FROM pg_catalog.pg_namespace
@@ -122,21 +124,35 @@ WHERE nspname IN ('auth', 'private')
 HAVING count(*) > 0
 ON CONFLICT (name) DO UPDATE SET value = excluded.value"
             .to_owned(),
+        // A role without USAGE on schema `cron` can neither see nor schedule jobs.
         "INSERT INTO private.sparc_record (name, value)
 SELECT 'jobs', 'scheduled'
-FROM pg_catalog.pg_extension
-WHERE extname = 'pg_cron'
+FROM pg_catalog.pg_namespace
+WHERE nspname = 'cron'
+  AND has_schema_privilege(oid, 'USAGE')
+  AND EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_cron')
 ON CONFLICT (name) DO NOTHING"
             .to_owned(),
         format!("COMMENT ON TABLE public.sparc_migrations IS '{}'", version_comment()),
     ]
 }
 
-/// SQL that clears the recorded migrations and the schema's version (the comment on `public.sparc_migrations`) after
-/// some migrations were undone, so that nobody takes the partial schema for a complete one. If the tables were dropped,
-/// the jobs were unscheduled with them. In that case the SQL also deletes the record that the jobs were scheduled, so
-/// that the next `up` schedules them again.
-pub(crate) const FORGET_MIGRATIONS: &str = "DELETE FROM private.sparc_record WHERE name = 'migrations';
+/// Returns the SQL that records that all of this program's migrations are applied.
+pub(crate) fn record_migrations_sql() -> String {
+    format!(
+        "INSERT INTO private.sparc_record (name, value)
+VALUES ('migrations', {})
+ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        query::literal(&migration_names().join("\n"))
+    )
+}
+
+/// SQL that clears the recorded migrations, the program's version and the schema's version (the comment on
+/// `public.sparc_migrations`) after some migrations were undone. So nobody takes the partial schema for a complete one,
+/// and the `up` of an earlier version that has just the remaining migrations may complete it. If the tables were
+/// dropped, the jobs were unscheduled with them. In that case the SQL also deletes the record that the jobs were
+/// scheduled, so that the next `up` schedules them again.
+pub(crate) const FORGET_MIGRATIONS: &str = "DELETE FROM private.sparc_record WHERE name IN ('migrations', 'version');
 DELETE FROM private.sparc_record WHERE name = 'jobs' AND pg_catalog.to_regclass('public.sessions') IS NULL;
 COMMENT ON TABLE public.sparc_migrations IS NULL";
 

@@ -2,15 +2,15 @@
 //! covers, so that `up` can restore their names. Otherwise `up` would create an empty table, for example, next to the
 //! renamed one.
 //!
-//! A schema, table or column is recognized by its comment, which a rename keeps; any other object by its definition, if
-//! no other object of its kind has the same definition. If two objects could be the missing one, neither counts as
-//! renamed.
+//! A PostgreSQL schema, a table or a column is recognized by its comment, which a rename keeps; any other object by its
+//! definition, if no other object of its kind has the same definition. If two objects could be the missing one, neither
+//! counts as renamed.
 //!
 //! Only an object that belongs to the schema's owner is recognized. Every role can read comments and definitions in the
 //! catalog, so a role that may create a table could make it look like ours; and the functions in its defaults and
 //! checks would then run with the privileges of the role that migrates. (The definition of a table, type, sequence or
-//! function says whether another role owns it. Of schemas with other names, the catalog query lists a comment only if
-//! the schema's owner owns them. A column, constraint, trigger or policy must be on our table.)
+//! function says whether another role owns it. Of PostgreSQL schemas with other names, the catalog query lists a
+//! comment only if they belong to the same owner. A column, constraint, trigger or policy must be on our table.)
 
 use crate::{
     check::State,

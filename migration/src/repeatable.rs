@@ -1,7 +1,7 @@
 //! The repeatable objects: functions, triggers, policies, views, privileges and jobs. They are defined only in the
-//! files under `sql/`. After the migrations, `up` runs all statements of these files. A later `up` runs only the
-//! statements that create a function, trigger, policy or view that is missing or differs from the manifest; it restores
-//! privileges from the manifest.
+//! files under `sql/`. When `up` installs the schema, it runs all statements of these files after the migrations. A
+//! later `up` runs only the statements that create a function, trigger, policy or view that is missing or differs from
+//! the manifest; it restores privileges from the manifest.
 
 use crate::{
     manifest,
@@ -9,8 +9,8 @@ use crate::{
     tables,
 };
 
-/// The files of functions and triggers, then those of policies and grants. A function precedes the triggers, policies
-/// and views that call it. Functions may call functions that come later.
+/// The files of `sql/triggers/`, then those of `sql/policies/`, which also contain functions and views. A function
+/// precedes the triggers, policies and views that call it. Functions may call functions that come later.
 const FILES: [&str; 35] = [
     include_str!("../sql/triggers/callers.sql"),
     include_str!("../sql/triggers/shared.sql"),
@@ -245,8 +245,10 @@ $$",
 
 #[cfg(test)]
 mod tests {
-    use super::{FILES, jobs, statements};
-    use crate::statements::Target;
+    use std::collections::BTreeMap;
+
+    use super::{FILES, jobs, platform_stand_in_statements, statements};
+    use crate::{manifest, statements::Target};
 
     #[test]
     fn every_file_of_triggers_and_policies_is_included() {
@@ -268,16 +270,29 @@ mod tests {
         assert_eq!(jobs.len(), super::JOBS.matches("cron.schedule(").count());
     }
 
-    /// A DO block may create triggers and policies, but not functions, because the repair finds a function only if a
-    /// statement of its own creates it.
+    /// The repair finds a function or view only if a statement of its own creates it. A DO block may create triggers
+    /// and policies.
     #[test]
-    fn functions_are_not_created_in_do_blocks() {
-        for statement in statements() {
-            if statement.target == Target::Other {
-                // A block that creates triggers contains `EXECUTE FUNCTION private.`, but no RETURNS.
-                let sql = statement.sql.to_uppercase();
-                assert!(!sql.contains("FUNCTION PRIVATE.") || !sql.contains("RETURNS"), "{}", statement.sql);
+    fn a_statement_of_its_own_creates_each_function_and_view() {
+        let count_by_name = |objects: Vec<String>| {
+            let mut counts = BTreeMap::new();
+            objects.into_iter().for_each(|object| *counts.entry(object).or_insert(0) += 1);
+            counts
+        };
+        // Functions with the same name differ in their arguments, which `Target` does not have.
+        let without_arguments = |object: String| object.split('(').next().unwrap_or_default().to_owned();
+        let in_manifest = manifest::definitions().into_keys();
+        let expected = in_manifest.filter(|object| matches!(manifest::kind(object), "function" | "view"));
+        let created = statements().into_iter().chain(platform_stand_in_statements()).filter_map(|statement| {
+            match statement.target {
+                Target::Function(name) => Some(format!("function {name}")),
+                Target::View(name) => Some(format!("view {name}")),
+                _ => None,
             }
+        });
+        let created = count_by_name(created.collect());
+        for (name, count) in count_by_name(expected.map(without_arguments).collect()) {
+            assert_eq!(created.get(&name), Some(&count), "statements that create {name}");
         }
     }
 }

@@ -11,7 +11,8 @@ pub(crate) const SCHEMA_VERSION: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"),
 /// converted, or how the catalog prints definitions. It also disables the role's timeouts, which are meant for users'
 /// requests, and limits the wait for a lock: while a statement waits, other clients' new statements on the same table
 /// have to wait too.
-pub(crate) const STANDARD_SETTINGS: &str = "SET LOCAL client_encoding = 'UTF8';
+pub(crate) const STANDARD_SETTINGS: &str = "SET LOCAL statement_timeout = 0;
+SET LOCAL client_encoding = 'UTF8';
 SET LOCAL standard_conforming_strings = on;
 SET LOCAL quote_all_identifiers = off;
 SET LOCAL intervalstyle = postgres;
@@ -19,7 +20,6 @@ SET LOCAL datestyle = 'ISO, MDY';
 SET LOCAL timezone = 'UTC';
 SET LOCAL extra_float_digits = 1;
 SET LOCAL lock_timeout = '10s';
-SET LOCAL statement_timeout = 0;
 SET LOCAL idle_in_transaction_session_timeout = 0;
 DO $$ BEGIN
   IF current_setting('server_version_num')::integer >= 170000 THEN

@@ -17,7 +17,7 @@ struct RowSummary {
 
 /// Returns the error that lists the rows violating the object's definition, or that says that a dropped column's values
 /// are lost. `None` if neither is the case.
-pub(crate) async fn violating_rows_error<C: ConnectionTrait>(
+pub(crate) async fn integrity_error<C: ConnectionTrait>(
     db: &C,
     object_under_repair: &ObjectUnderRepair,
 ) -> Result<Option<MigrationError>, DbErr> {
@@ -41,7 +41,11 @@ pub(crate) async fn violating_rows_error<C: ConnectionTrait>(
     }
     let and_others = if summary.row_count > MAX_KEYS { " and others" } else { "" };
     Ok(Some(MigrationError::ViolatingRows {
-        object: object_under_repair.name.clone(),
+        object: if object_under_repair.definition.starts_with("NOT NULL ") {
+            format!("NOT NULL of {}", object_under_repair.name)
+        } else {
+            object_under_repair.name.clone()
+        },
         table: table.clone(),
         rows: format!("{} (key {}{and_others})", summary.row_count, summary.keys.unwrap_or_default()),
     }))

@@ -1,21 +1,26 @@
 //! Opens a connection, or explains why that failed. [`Database::connect`](crate::Database::connect) and the migrations
 //! use this module, so that both give the same explanations. `sslmode` and `sslrootcert` have the same meaning as in
-//! libpq, with one exception, which [`options`] describes.
+//! libpq, with two exceptions, which [`options`] describes.
 
 use std::{env, fs, path::PathBuf, time::Duration};
 
 use sea_orm::sqlx::{
-    self, Connection, PgConnection,
+    self, PgConnection,
     postgres::{PgConnectOptions, PgSslMode},
 };
 use url::Url;
 
+mod explain;
 mod failure;
+mod opener;
 
-pub use failure::{ConnectError, to_connect_error};
+pub use explain::to_connect_error;
+pub use failure::ConnectError;
 
-use failure::is_tls_message;
-pub(crate) use failure::{server_address, to_connect_error_with_timeout};
+use explain::socket_folder;
+pub(crate) use explain::{server_address, to_connect_error_with_timeout};
+pub(crate) use opener::Opener;
+use opener::{connect_once, may_be_refusal_before_password};
 
 use crate::sqlstate;
 
@@ -24,15 +29,16 @@ use crate::sqlstate;
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Returns the connect options of the URL. As in libpq, what the URL leaves out is taken from the environment (such as
-/// `PGUSER` and `PGSSLMODE`), from the password file and from `~/.postgresql/root.crt`. The options are less strict
-/// than libpq in one respect: where certificates are verified, those issued by public authorities are accepted in
-/// addition to those that `sslrootcert` trusts. Without a root certificate, only certificates of public authorities are
-/// accepted.
+/// `PGUSER` and `PGSSLMODE`), from the password file and from `~/.postgresql/root.crt`. Where certificates are
+/// verified, two things differ from libpq. Certificates issued by public authorities are accepted in addition to those
+/// that `sslrootcert` trusts; without a root certificate, only they are accepted. And a server's certificate that is
+/// marked as the certificate of an authority is refused.
 ///
 /// # Errors
 ///
 /// The URL does not parse, `sslmode` is unknown, the root certificate file cannot be read or contains no certificates,
-/// or `sslrootcert=system` is combined with a mode other than `verify-full`.
+/// `sslrootcert=system` is combined with a mode other than `verify-full`, or the client's certificate (`sslcert`) or
+/// its key (`sslkey`) is missing or cannot be read.
 pub fn options(url: &str) -> Result<PgConnectOptions, ConnectError> {
     if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
         return Err(ConnectError::InvalidUrl);
@@ -48,10 +54,12 @@ pub fn options(url: &str) -> Result<PgConnectOptions, ConnectError> {
     if let Some(address) = address {
         options = options.host(&address);
     }
-    // Unix sockets have no TLS, whatever the mode. The driver returns a path from `PGHOST` as the host, not as the
-    // socket.
-    if options.get_socket().is_some() || options.get_host().starts_with('/') {
+    // Unix sockets have no TLS, whatever the mode.
+    if socket_folder(&options).is_some() {
         return Ok(options.ssl_mode(PgSslMode::Disable));
+    }
+    if !matches!(options.get_ssl_mode(), PgSslMode::Disable) {
+        check_client_certificate(url)?;
     }
     let given_root_certificate =
         parameter(url, &SSLROOTCERT_NAMES).or_else(|| env::var("PGSSLROOTCERT").ok()).filter(|root| !root.is_empty());
@@ -65,7 +73,8 @@ pub fn options(url: &str) -> Result<PgConnectOptions, ConnectError> {
         let default = PathBuf::from(env::var_os("HOME")?).join(".postgresql/root.crt");
         default.is_file().then_some(default)
     });
-    let Some(root_certificate) = root_certificate else { return Ok(options) };
+    // The driver would read a file without a name if `sslrootcert` is empty.
+    let Some(root_certificate) = root_certificate else { return Ok(options.ssl_root_cert_from_pem(Vec::new())) };
     let pem = fs::read(&root_certificate)
         .map_err(|error| ConnectError::InvalidRootCertificate(format!("{}: {error}", root_certificate.display())))?;
     if !String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----") {
@@ -88,78 +97,19 @@ pub async fn open(
     options: &PgConnectOptions,
     timeout: Duration,
 ) -> Result<(PgConnection, PgConnectOptions), ConnectError> {
-    let with_mode = |mode: PgSslMode| options.clone().ssl_mode(mode);
-    let attempts = match options.get_ssl_mode() {
-        PgSslMode::Allow => vec![with_mode(PgSslMode::Disable), with_mode(PgSslMode::Require)],
-        PgSslMode::Prefer => vec![with_mode(PgSslMode::Prefer), with_mode(PgSslMode::Disable)],
-        _ => vec![options.clone()],
+    let error = match Opener::new(options.clone()).open_with_timeout(timeout).await {
+        Ok(opened) => return Ok(opened),
+        Err(error) => error,
     };
-    let mut first_error = None;
-    for attempt in attempts {
-        match connect_once(&attempt, timeout).await {
-            Ok(connection) => return Ok((connection, attempt)),
-            // The next attempt, without TLS, returns the server's error in readable form.
-            Err(sqlx::Error::Protocol(text))
-                if matches!(attempt.get_ssl_mode(), PgSslMode::Prefer) && text.contains(ERROR_INSTEAD_OF_TLS) => {}
-            // If the second attempt fails too, this error is returned, because it is the more informative one.
-            Err(error) if first_error.is_none() && depends_on_tls(&error) => first_error = Some(error),
-            Err(error) => {
-                return Err(to_connect_error_with_timeout(options, first_error.as_ref().unwrap_or(&error), timeout));
-            }
-        }
-    }
-    // Always `Some`: the last attempt has either set `first_error` or returned.
-    let error = first_error.unwrap_or(sqlx::Error::PoolTimedOut);
     if matches!(options.get_ssl_mode(), PgSslMode::Disable) && may_be_refusal_before_password(&error) {
         // An attempt with TLS shows whether the server requires TLS. This second attempt exposes the password no more
         // than the first one, without TLS, did.
-        let with_tls = connect_once(&with_mode(PgSslMode::Require), timeout).await;
+        let with_tls = connect_once(&options.clone().ssl_mode(PgSslMode::Require), timeout).await;
         if with_tls.is_ok() || with_tls.is_err_and(|error| is_password_or_database_refusal(&error)) {
             return Err(ConnectError::TlsRequired { server: server_address(options) });
         }
     }
     Err(to_connect_error_with_timeout(options, &error, timeout))
-}
-
-/// Returns the options of the attempt with which [`open`] succeeds, or the given options if [`open`] fails.
-pub(crate) async fn probe_tls(options: PgConnectOptions, timeout: Duration) -> PgConnectOptions {
-    if !matches!(options.get_ssl_mode(), PgSslMode::Allow | PgSslMode::Prefer) {
-        return options;
-    }
-    match open(&options, timeout).await {
-        Ok((connection, chosen)) => {
-            let _ = connection.close().await;
-            chosen
-        }
-        Err(_) => options,
-    }
-}
-
-/// Makes one attempt to connect. A timeout is reported as `PoolTimedOut`.
-async fn connect_once(options: &PgConnectOptions, timeout: Duration) -> Result<PgConnection, sqlx::Error> {
-    tokio::time::timeout(timeout, PgConnection::connect_with(options)).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
-}
-
-/// Part of the driver's message if the server answers a request for TLS with an error (0x45 is `E`), for example
-/// because it has no connections left.
-const ERROR_INSTEAD_OF_TLS: &str = "SSLRequest: 0x45";
-
-/// Whether the attempt may have failed because it used TLS, or because it did not use TLS.
-fn depends_on_tls(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(error) => is_tls_message(&error.to_string()),
-        sqlx::Error::Tls(_) => true,
-        other => may_be_refusal_before_password(other),
-    }
-}
-
-/// Whether the server may have refused before it asked for a password: because of `pg_hba.conf`, or because a pooler
-/// requires TLS. (The same SQLSTATE is also returned after the password check, for a role that may not log in.)
-fn may_be_refusal_before_password(error: &sqlx::Error) -> bool {
-    let sqlx::Error::Database(error) = error else { return false };
-    error.code().as_deref() == Some(sqlstate::INVALID_AUTHORIZATION_SPECIFICATION)
-        || error.message().contains("SSL")
-        || error.message().contains("sslmode")
 }
 
 /// Whether the server accepted the connection, and then rejected the password or the database.
@@ -194,6 +144,27 @@ pub(crate) fn with_address_of(replica_url: &str, login_url: &str) -> Result<Stri
 const SSLMODE_NAMES: [&str; 2] = ["sslmode", "ssl-mode"];
 /// The names of `sslrootcert` that the driver accepts.
 const SSLROOTCERT_NAMES: [&str; 3] = ["sslrootcert", "ssl-root-cert", "ssl-ca"];
+/// For the client's certificate and for its key: the names that the driver accepts, and the environment variable.
+const CLIENT_CERTIFICATE_NAMES: [([&str; 2], &str); 2] =
+    [(["sslcert", "ssl-cert"], "PGSSLCERT"), (["sslkey", "ssl-key"], "PGSSLKEY")];
+
+/// Checks that the files of the client's certificate and of its key can be read. The driver reads them only during the
+/// handshake, and reports a missing file as it reports an error of the network.
+fn check_client_certificate(url: &str) -> Result<(), ConnectError> {
+    let given =
+        CLIENT_CERTIFICATE_NAMES.map(|(names, variable)| parameter(url, &names).or_else(|| env::var(variable).ok()));
+    if given.iter().flatten().count() == 1 {
+        return Err(ConnectError::InvalidClientCertificate("one of the two is missing".to_owned()));
+    }
+    for path_or_pem in given.into_iter().flatten() {
+        // In an environment variable, the driver also accepts the text of the file.
+        if !path_or_pem.trim_start().starts_with("-----BEGIN") {
+            fs::read(&path_or_pem)
+                .map_err(|error| ConnectError::InvalidClientCertificate(format!("\"{path_or_pem}\": {error}")))?;
+        }
+    }
+    Ok(())
+}
 
 /// Returns a parameter of the URL, which may have any of the names, decoded as the driver decodes it. If the parameter
 /// occurs several times, the last one counts, as in the driver.
@@ -250,5 +221,23 @@ mod tests {
             assert!(matches!(error(root), ConnectError::InvalidRootCertificate(_)), "{root}");
         }
         assert!(matches!(error("ssl-ca=system&ssl-mode=require"), ConnectError::WeakSslMode));
+    }
+
+    #[test]
+    fn a_client_certificate_without_its_key_and_files_that_do_not_exist_are_refused() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        let parse = |query: &str| options(&format!("postgres://a:b@h/d?{query}"));
+        for query in [
+            format!("sslcert={file}"),
+            format!("ssl-key={file}"),
+            format!("sslcert=/no/such/file&sslkey={file}"),
+            format!("ssl-cert={file}&ssl-key=/no/such/file"),
+        ] {
+            let error = parse(&query).unwrap_err();
+            assert!(matches!(error, ConnectError::InvalidClientCertificate(_)), "{query}: {error}");
+            // Without TLS, the files are not used.
+            assert!(parse(&format!("{query}&sslmode=disable")).is_ok(), "{query}");
+        }
+        assert!(parse(&format!("sslcert={file}&sslkey={file}")).is_ok());
     }
 }

@@ -1,9 +1,8 @@
 //! An identity as a SeaORM connection: each statement runs in a short transaction of its own.
 
-use std::{
-    pin::Pin,
-    time::{Duration, Instant},
-};
+mod attempts;
+
+use std::{pin::Pin, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt;
@@ -12,6 +11,8 @@ use sea_orm::{
     StatementBuilder, StreamTrait, TransactionError, TransactionOptions, TransactionTrait,
 };
 use uuid::Uuid;
+
+use attempts::Attempts;
 
 use crate::{
     Identity, RowStream, Transaction, UnverifiedTransaction,
@@ -261,40 +262,6 @@ impl IdentityConnection {
     }
 }
 
-/// The attempts to run one statement.
-struct Attempts<'a> {
-    connection: &'a IdentityConnection,
-    /// Whether the next attempt runs in a `READ ONLY` transaction, on a replica if one is fresh enough.
-    runs_read_only: bool,
-    attempt_count: u32,
-    /// Whether the last attempt to begin a transaction failed after waiting for at least the pool's `acquire_timeout`.
-    /// Then the statement is not retried.
-    has_waited_in_vain: bool,
-}
-
-impl<'a> Attempts<'a> {
-    fn new(connection: &'a IdentityConnection, runs_read_only: bool) -> Self {
-        Self { connection, runs_read_only, attempt_count: 0, has_waited_in_vain: false }
-    }
-
-    /// Begins the transaction of the next attempt.
-    async fn begin(&mut self) -> Result<Transaction, DbErr> {
-        self.attempt_count += 1;
-        let started_at = Instant::now();
-        let begun = self.connection.begin_for_one_statement(self.runs_read_only).await;
-        let limit = self.connection.servers().primary_pool().acquire_timeout();
-        self.has_waited_in_vain = begun.is_err() && limit.is_some_and(|limit| started_at.elapsed() >= limit);
-        begun
-    }
-
-    /// Returns whether there is another attempt after this error.
-    fn decide_next(&mut self, error: &DbErr) -> bool {
-        self.attempt_count < MAX_ATTEMPTS
-            && !self.has_waited_in_vain
-            && self.connection.decide_retry(error, &mut self.runs_read_only)
-    }
-}
-
 /// Runs a statement in a transaction of its own, and returns from the calling method. If an attempt fails for a reason
 /// that [`decide_retry`](IdentityConnection::decide_retry) accepts, such as a connection lost before the commit, the
 /// statement is retried in a new transaction, up to [`MAX_ATTEMPTS`] attempts in all.
@@ -312,7 +279,7 @@ macro_rules! run_in_own_transaction {
                 Ok::<_, DbErr>(outcome)
             };
             match run.await {
-                Err(error) if attempts.decide_next(&error) => {}
+                Err(error) if attempts.decide_retry(&error) => {}
                 Err(error) if is_statement_error => return Err($self.map_error(error)),
                 outcome => return outcome,
             }
@@ -387,7 +354,7 @@ impl StreamTrait for IdentityConnection {
                     transaction.stream_and_commit(statement.clone()).await
                 };
                 match begin_and_stream.await {
-                    Err(error) if attempts.decide_next(&error) => {}
+                    Err(error) if attempts.decide_retry(&error) => {}
                     Err(error) if has_begun => return Err(self.map_error(error)),
                     Err(error) => return Err(error),
                     Ok(rows) => {

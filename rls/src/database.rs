@@ -1,6 +1,6 @@
 //! The handle of a database: its connection pools, and the options that they are opened with.
 
-use std::{any::Any, borrow::Cow, sync::Arc, time::Duration};
+use std::{any::Any, borrow::Cow, iter, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use sea_orm::{
@@ -9,7 +9,8 @@ use sea_orm::{
 };
 
 use crate::{
-    Error, Identity, connect,
+    Error, Identity,
+    connect::{self, Opener},
     pool::{Pool, PoolOptions, PoolStatus, conn_error},
     position::{LogPosition, ReadRequirementsByIdentity},
     servers::{Cluster, ServerStatus, Servers, ServersByIdentityRole},
@@ -44,6 +45,10 @@ impl Database {
     /// The pool's statement log is switched off, also for the application's own statements, because it would contain
     /// the settings of identities, such as the claims of tokens. The pool's idle connections, which would still log,
     /// are closed. Call this before the pool is in use, and inside a runtime: outside of one, the log stays on.
+    ///
+    /// Behind a pooler in transaction mode, the pooler must track prepared statements. Nothing checks this here: with
+    /// another pooler, a prepared statement of another client may run instead of the right one. (A handle from
+    /// [`connect`](Self::connect) notices that, or needs no such pooler: [`Options::cache_prepared_statements`].)
     #[must_use]
     pub fn from_connection(db: DatabaseConnection) -> Self {
         let deadline = Options::default().deadline;
@@ -54,8 +59,9 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// [`Error::Connect`] if no connection can be opened, with the cause and the remedy;
-    /// [`Error::Misconfigured`] if [`Options::max_connections`] is out of range.
+    /// [`Error::Connect`] if no connection can be opened, or, with replicas, if a server refuses the login or lacks the
+    /// database, with the cause and the remedy; [`Error::Misconfigured`] if [`Options::max_connections`] is out of
+    /// range.
     pub async fn connect(url: &str, options: &Options) -> Result<Self, Error> {
         let read_requirements = Arc::default();
         let (query, login_url) = (None, None);
@@ -168,17 +174,16 @@ impl Database {
         self.servers_by_identity_role.for_role(role).primary_pool().status()
     }
 
-    /// Closes the pools: they hand out no more connections, and the call waits until those in use have been returned.
+    /// Closes the pools, all at the same time: they hand out no more connections, and the call waits until those in use
+    /// have been returned. If the call is dropped while it waits, the pools stay closed.
     ///
     /// # Errors
     ///
     /// [`Error::Database`], from a pool that the application already had.
     pub async fn close(&self) -> Result<(), Error> {
-        self.servers_by_identity_role.shared.close().await?;
-        for servers in self.servers_by_identity_role.separate.values() {
-            servers.close().await?;
-        }
-        Ok(())
+        let ServersByIdentityRole { shared, separate } = &self.servers_by_identity_role;
+        let outcomes = join_all(iter::once(shared).chain(separate.values()).map(Servers::close)).await;
+        Ok(outcomes.into_iter().collect::<Result<(), _>>()?)
     }
 }
 
@@ -200,8 +205,6 @@ async fn open_servers(
                 Some(login_url) => connect_options(&connect::with_address_of(replica_url, login_url)?, options)?,
             });
         }
-        let tls_probes = server_options.into_iter().map(|server| connect::probe_tls(server, options.acquire_timeout));
-        let server_options = join_all(tls_probes).await;
         let cluster = Cluster::connect(server_options, options.pool_options(), read_requirements.clone()).await?;
         let answer = match query {
             Some(query) => within_acquire_timeout(options, cluster.query_scalar(query)).await?,
@@ -210,8 +213,8 @@ async fn open_servers(
         return Ok((Servers::Several(cluster), answer));
     }
     // The pool opens no connection before the first call. So a connection outside the pool shows now whether the server
-    // can be reached, and whether with TLS.
-    let (mut probe_connection, pg_options) = connect::open(&pg_options, options.acquire_timeout).await?;
+    // can be reached.
+    let (mut probe_connection, _) = connect::open(&pg_options, options.acquire_timeout).await?;
     let query_and_close = async {
         let answer = match query {
             Some(query) => query_scalar(&mut probe_connection, query).await?,
@@ -221,7 +224,7 @@ async fn open_servers(
         Ok(answer)
     };
     let answer = within_acquire_timeout(options, query_and_close).await?;
-    Ok((Servers::One(Pool::managed(pg_options, options.pool_options())?), answer))
+    Ok((Servers::One(Pool::managed(Arc::new(Opener::new(pg_options)), options.pool_options())?), answer))
 }
 
 async fn within_acquire_timeout<T>(

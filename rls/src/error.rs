@@ -343,7 +343,7 @@ fn classify_server_error(error: &SqlxPostgresError) -> Option<ErrorClass> {
         }
         // The statement was cancelled, as a rule by `statement_timeout`, which has the value of the deadline.
         sqlstate::QUERY_CANCELED => Some(ErrorClass::DeadlineExceeded),
-        // The server allows no further connection, but one of them may become free.
+        // The server allows no further connection, but one that is in use may become free.
         sqlstate::TOO_MANY_CONNECTIONS => Some(ErrorClass::PoolTimeout),
         // The server is shutting down or starting, or has closed the connection.
         code if code.starts_with("57P") || is_fatal(error) => Some(ErrorClass::ConnectionLost),
@@ -374,6 +374,7 @@ mod tests {
             Error::PoolTimeout,
             Error::PoolClosed,
             Error::NoPrimary,
+            Error::Connect(crate::ConnectError::InvalidUrl),
             Error::Misconfigured { reason: "no such role".to_owned() },
             Error::ConnectionLost(source()),
             Error::CommitUnknown(source()),

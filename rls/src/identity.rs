@@ -12,7 +12,7 @@ use std::{
 
 use uuid::Uuid;
 
-use crate::{Error, sqlstate};
+use crate::{Error, pooler::STATEMENT_COUNTS_SQL, sqlstate};
 
 /// The start time of the transaction. It identifies the transaction, because no two transactions of a connection have
 /// the same start time, and no statement can change it. It is read as a number, because the text of a timestamp depends
@@ -174,14 +174,14 @@ impl Identity {
         sql
     }
 
-    /// Returns a query of two columns. The first is 0 if the identity is unchanged, 1 if it was changed, and 2 if the
-    /// query runs in a transaction other than the one that began at `started_at`. The second is the number of
-    /// statements that the driver has prepared in the database session.
+    /// Returns a query of several columns. The first is 0 if the identity is unchanged, 1 if it was changed, and 2 if
+    /// the query runs in a transaction other than the one that began at `started_at`. The others are the columns of
+    /// [`STATEMENT_COUNTS_SQL`].
     pub(crate) fn verify_sql(&self, started_at: &str) -> String {
         let (unchanged, started_at) = (self.unchanged_sql(), quoted(started_at));
         format!(
             "SELECT CASE WHEN {STARTED_AT_SQL} <> {started_at} THEN 2 WHEN {unchanged} THEN 0 ELSE 1 END, \
-             (SELECT count(*) FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql)"
+             {STATEMENT_COUNTS_SQL}"
         )
     }
 

@@ -305,7 +305,7 @@ async fn wait_for_release_and_check_rules(server: &Server) {
 /// default is 2000.
 fn explore_schedules(test: impl Fn() + Copy + Send + Sync + 'static) {
     let schedule_count = std::env::var("SPARC_SCHEDULES").ok().and_then(|text| text.parse().ok()).unwrap_or(2000);
-    // By default, the stack of a task has 32 KiB, which is too little for the driver in a debug build.
+    // By default, the stack of a task has 60 KiB, which is too little for the driver in a debug build.
     let mut config = shuttle::Config::new();
     config.stack_size = 1 << 20;
     Runner::new(RandomScheduler::new(schedule_count), config.clone()).run(test);

@@ -24,7 +24,7 @@ use tokio::{
 pub(crate) use connector::ServerState;
 use connector::{Connector, ServerConnection};
 
-use crate::{Error, error::breaks_connection, pooler::ServerProcess, wire::PreparedStatementMode};
+use crate::{Error, connect::Opener, error::breaks_connection, pooler::ServerProcess, wire::PreparedStatementMode};
 
 /// Timeout of the ping before an idle connection is used. After it, another connection is tried. Also the timeout of
 /// closing a connection, and of [`probe`].
@@ -80,14 +80,14 @@ pub(crate) enum PooledConnection {
 
 impl Pool {
     /// Creates a pool, and a task that closes the idle connections that have exceeded [`IDLE_TIMEOUT`].
-    pub(crate) fn managed(pg_options: PgConnectOptions, options: PoolOptions) -> Result<Self, Error> {
+    pub(crate) fn managed(opener: Arc<Opener>, options: PoolOptions) -> Result<Self, Error> {
         if !(1..=MAX_POOL_SIZE).contains(&options.max_connections) {
             let reason = format!("max_connections must be from 1 to {MAX_POOL_SIZE}, not {}", options.max_connections);
             return Err(Error::Misconfigured { reason });
         }
         let mut config = PoolConfig::new(options.max_connections as usize);
         config.queue_mode = QueueMode::Lifo;
-        let connector = Connector { pg_options, server_state: Arc::default() };
+        let connector = Connector { opener, server_state: Arc::default() };
         let server_state = connector.server_state.clone();
         let pool = ManagedPool::builder(connector).config(config).build();
         let pool = pool.map_err(|error| Error::Misconfigured { reason: error.to_string() })?;
@@ -102,10 +102,13 @@ impl Pool {
         Ok(Self::Managed { pool, options, server_state })
     }
 
-    /// Returns how long a call may wait for a connection; `None` for a pool that the application already had.
+    /// Returns how long a call may wait for a connection; `None` for a pool without PostgreSQL.
     pub(crate) fn acquire_timeout(&self) -> Option<Duration> {
         match self {
             Self::Managed { options, .. } => Some(options.acquire_timeout),
+            Self::External(db) if is_postgres(db) => {
+                Some(db.get_postgres_connection_pool().options().get_acquire_timeout())
+            }
             Self::External(_) => None,
         }
     }
@@ -156,7 +159,7 @@ impl Pool {
         match self {
             Self::Managed { pool, options, server_state } => {
                 // `get` is dropped only after the match, so that a connection that it is opening still counts in
-                // `is_waiting_for_server`.
+                // `has_waited_for_server`.
                 let mut get = pin!(pool.get());
                 match timeout(options.acquire_timeout, get.as_mut()).await {
                     // The pool was closed while the connection was being opened. `close` does not wait for such a
@@ -168,9 +171,13 @@ impl Pool {
                     Ok(Ok(object)) => Ok(PooledConnection::Managed(object)),
                     Ok(Err(PoolError::Backend(error))) => Err(conn_error(error)),
                     Ok(Err(PoolError::Closed)) => Err(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed)),
-                    // A connection is still being opened, so the server does not answer. (Otherwise the pool is too
-                    // small or the server has no connections left, and calls wait for other calls.)
-                    Ok(Err(_)) | Err(_) if server_state.is_waiting_for_server() => Err(no_answer_error().into()),
+                    // If the server does not answer, that is the cause. Otherwise the pool is too small or the server
+                    // has no connections left, and calls wait for other calls.
+                    Ok(Err(_)) | Err(_)
+                        if server_state.has_waited_for_server(UPKEEP_TIMEOUT.min(options.acquire_timeout / 2)) =>
+                    {
+                        Err(no_answer_error().into())
+                    }
                     Ok(Err(_)) | Err(_) => Err(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)),
                 }
             }
@@ -179,7 +186,8 @@ impl Pool {
                 match pool.acquire().await {
                     Ok(connection) => Ok(PooledConnection::External(connection, Handle::current())),
                     // If the server is unreachable, the driver's pool retries until its timeout, and then reports that
-                    // no connection was free. A separate connection shows which of the two is the cause.
+                    // no connection was free. If the server does not answer, it reports the same. A separate connection
+                    // shows what the cause is.
                     Err(sqlx::Error::PoolTimedOut) => Err(match probe(&pool.connect_options()).await {
                         Err(unreachable) if breaks_connection(&unreachable) => conn_error(unreachable),
                         _ => conn_error(sqlx::Error::PoolTimedOut),
@@ -377,10 +385,14 @@ async fn close_all(connections: Vec<ServerConnection>) {
 /// Checks over a separate connection whether the server answers.
 async fn probe(pg_options: &PgConnectOptions) -> Result<(), sqlx::Error> {
     let connect_and_close = async { PgConnection::connect_with(pg_options).await?.close().await };
-    timeout(UPKEEP_TIMEOUT, connect_and_close).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    timeout(UPKEEP_TIMEOUT, connect_and_close).await.unwrap_or_else(|_| Err(no_answer()))
+}
+
+/// The driver's error for a server that does not answer.
+fn no_answer() -> sqlx::Error {
+    sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "the server did not answer in time"))
 }
 
 fn no_answer_error() -> Error {
-    let source = io::Error::new(io::ErrorKind::TimedOut, "the server did not answer in time");
-    Error::ConnectionLost(DbErr::Conn(RuntimeErr::SqlxError(sqlx::Error::Io(source).into())))
+    Error::ConnectionLost(conn_error(no_answer()))
 }

@@ -4,11 +4,13 @@
 //! where another client has prepared statements, that name may belong to a different statement, which would then run
 //! instead. A pooler that tracks prepared statements prevents this by giving them names of its own. With any other
 //! pooler, `begin` fails with [`Error::Misconfigured`](crate::Error::Misconfigured) as soon as another server process
-//! has a prepared statement under a name that the driver gives.
+//! has a prepared statement under a name that the driver gives. With `Options::without_prepared_statement_cache`, each
+//! transaction begins with DEALLOCATE ALL instead. In a pool that the application already had, the names are not
+//! checked, because the server process of a connection's last transaction is not known there.
 
 use sea_orm::sqlx;
 
-use crate::wire::{Connection, SimpleQueryResponse};
+use crate::wire::{Connection, SimpleQueryResponse, TextRow};
 
 /// The server process in which the last transaction of a connection ran.
 #[derive(Debug, Default)]
@@ -27,10 +29,42 @@ impl ServerProcess {
     }
 }
 
-/// Counts the prepared statements in the server process: those named by the driver, and those named by a pooler.
-const COUNT_DRIVER_AND_POOLER_STATEMENTS_SQL: &str = r"SELECT count(*) FILTER (WHERE name LIKE 'sqlx\_s\_%'),
-     count(*) FILTER (WHERE name ~* '^(pgbouncer|pgcat|odyssey|supavisor)_')
-     FROM pg_catalog.pg_prepared_statements";
+/// The prepared statements in the server process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StatementCounts {
+    /// Those under names that the driver gives.
+    named_by_driver: i64,
+    /// Those under names that a pooler gives, for any of its clients.
+    named_by_pooler: i64,
+    /// Those of the SQL statement PREPARE. The other two counts do not include them.
+    pub(crate) from_sql: i64,
+}
+
+/// The SQL of [`StatementCounts`]: three columns, and the FROM that belongs to them.
+pub(crate) const STATEMENT_COUNTS_SQL: &str = r"count(*) FILTER (WHERE NOT from_sql AND name LIKE 'sqlx\_s\_%'),
+     count(*) FILTER (WHERE NOT from_sql AND name ~* '^(pgbouncer|pgcat|odyssey|supavisor)_'),
+     count(*) FILTER (WHERE from_sql) FROM pg_catalog.pg_prepared_statements";
+
+impl StatementCounts {
+    /// Reads the columns of [`STATEMENT_COUNTS_SQL`], which begin at `first_column` of the row.
+    pub(crate) fn read(row: &TextRow, first_column: usize) -> Option<Self> {
+        let count = |column| row.integer(first_column + column);
+        Some(Self { named_by_driver: count(0)?, named_by_pooler: count(1)?, from_sql: count(2)? })
+    }
+
+    /// Whether the driver, which remembers `cached_count` statements, can use them again. Behind a pooler that tracks
+    /// prepared statements, the process also has those of other clients, and perhaps only some of this client's, so
+    /// their number need not be `cached_count`. But if there are none, a statement may have deallocated all of them,
+    /// and then such a pooler no longer knows them either.
+    pub(crate) fn fit(self, cached_count: Option<i64>) -> bool {
+        Some(self.named_by_driver) == cached_count || self.are_tracked()
+    }
+
+    /// Whether a pooler has given names of its own to all statements.
+    fn are_tracked(self) -> bool {
+        self.named_by_driver == 0 && self.named_by_pooler > 0
+    }
+}
 
 /// The reason of [`Error::Misconfigured`](crate::Error::Misconfigured) if the pooler does not track prepared
 /// statements.
@@ -60,15 +94,15 @@ pub(crate) async fn prevent_statement_name_collisions(
 /// own, records that the pooler tracks them, or fails.
 async fn ensure_safe_statement_names(connection: &mut impl Connection) -> Result<(), sqlx::Error> {
     let mut response = SimpleQueryResponse::default();
-    connection.simple_query(COUNT_DRIVER_AND_POOLER_STATEMENTS_SQL.to_owned(), &mut response).await?;
-    let count = |column| response.last_row.as_ref().and_then(|row| row.integer(column));
-    let (named_by_driver, named_by_pooler) = (count(0), count(1));
-    match (named_by_driver, named_by_pooler) {
+    connection.simple_query(format!("SELECT {STATEMENT_COUNTS_SQL}"), &mut response).await?;
+    match response.last_row.and_then(|row| StatementCounts::read(&row, 0)) {
         // This connection prepared its statements in another process. In the present one, other clients may later use
         // the same names for their statements. So the driver forgets its statements, and prepares them again.
-        (Some(0), Some(0)) => connection.forget_prepared_statements().await,
-        // The pooler has given names of its own to all statements, including those of this connection.
-        (Some(0), Some(_)) => {
+        Some(StatementCounts { named_by_driver: 0, named_by_pooler: 0, .. }) => {
+            connection.forget_prepared_statements().await
+        }
+        // The pooler gives the statements of all its clients names of its own, so also those of this connection.
+        Some(counts) if counts.are_tracked() => {
             if let Some(process) = connection.server_process() {
                 process.pooler_tracks_statements = true;
             }
@@ -81,7 +115,7 @@ async fn ensure_safe_statement_names(connection: &mut impl Connection) -> Result
 
 #[cfg(test)]
 mod tests {
-    use super::ServerProcess;
+    use super::{ServerProcess, StatementCounts};
 
     #[test]
     fn names_of_prepared_statements_are_checked_only_in_a_different_process() {
@@ -92,5 +126,22 @@ mod tests {
         assert!(process.requires_name_check_in(Some(8)), "another process");
         process.pooler_tracks_statements = true;
         assert!(!process.requires_name_check_in(Some(8)), "a pooler that tracks prepared statements");
+    }
+
+    #[test]
+    fn the_drivers_statements_are_prepared_again_only_if_they_may_have_been_deallocated() {
+        for (named_by_driver, named_by_pooler, can_use_them_again) in [
+            (3, 0, true),
+            // One was deallocated.
+            (2, 0, false),
+            (0, 0, false),
+            // A pooler that tracks prepared statements has those of several clients, or only some of this one's.
+            (0, 7, true),
+            (0, 1, true),
+            (1, 7, false),
+        ] {
+            let counts = StatementCounts { named_by_driver, named_by_pooler, from_sql: 0 };
+            assert_eq!(counts.fit(Some(3)), can_use_them_again, "{counts:?}");
+        }
     }
 }

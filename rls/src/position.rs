@@ -6,6 +6,7 @@ use std::{
     fmt,
     str::FromStr,
     sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize, de};
@@ -86,9 +87,10 @@ impl<'de> Deserialize<'de> for LogPosition {
 pub(crate) struct ReadRequirement {
     /// The log position that the server must have replayed.
     pub(crate) position: Option<LogPosition>,
-    /// The number of the identity's last *unknown commit*: one whose outcome or log position is unknown, for example
-    /// because its answer was lost. As long as this is set, only the primary may be read.
-    pub(crate) last_unknown_commit: Option<u64>,
+    /// The number of the identity's last *commit without position*: one whose log position was not received, so that at
+    /// least its position is unknown, and perhaps also its outcome. As long as this is set, only the primary may be
+    /// read.
+    pub(crate) last_commit_without_position: Option<u64>,
 }
 
 impl ReadRequirement {
@@ -96,18 +98,22 @@ impl ReadRequirement {
     fn merge(self, other: Self) -> Self {
         Self {
             position: self.position.max(other.position),
-            last_unknown_commit: self.last_unknown_commit.max(other.last_unknown_commit),
+            last_commit_without_position: self.last_commit_without_position.max(other.last_commit_without_position),
         }
     }
 
     /// Returns the same requirement, with at least this position.
     pub(crate) fn with_min_position(self, position: Option<LogPosition>) -> Self {
-        self.merge(Self { position, last_unknown_commit: None })
+        self.merge(Self { position, last_commit_without_position: None })
     }
 }
 
 /// Maximum number of identities in each of the two generations, `recent` and `older`.
 const MAX_IDENTITIES_PER_GENERATION: usize = 8192;
+
+/// How long after it was recorded a commit without position may still take effect: when the connection was lost, the
+/// server may have been working on the commit.
+const MAX_COMMIT_DURATION: Duration = Duration::from_secs(60);
 
 /// The read requirement of each identity, in two generations. When both are full, the older generation is dropped. What
 /// its requirements demand together is kept as `floor`, which applies to all identities without an entry. By then
@@ -121,8 +127,15 @@ struct RememberedRequirements {
     recent: HashMap<u64, ReadRequirement>,
     older: HashMap<u64, ReadRequirement>,
     floor: ReadRequirement,
-    /// How many unknown commits there have been so far. The first one has the number 1, the next one 2, and so on.
-    unknown_commit_count: u64,
+    /// How many commits without position there have been so far. The first one has the number 1, the next one 2, and so
+    /// on.
+    commit_without_position_count: u64,
+    /// The commits without position up to this number have ended before this position of the primary. So a server that
+    /// has replayed the position shows them.
+    covered: Option<(u64, LogPosition)>,
+    /// The commits without position up to this number were recorded before this time. Once [`MAX_COMMIT_DURATION`] has
+    /// passed, they have ended, and the primary's next position covers them.
+    awaiting_cover: Option<(u64, Instant)>,
 }
 
 impl ReadRequirementsByIdentity {
@@ -131,7 +144,7 @@ impl ReadRequirementsByIdentity {
         let remembered = self.lock();
         let key = &identity.read_requirement_key();
         let entry = remembered.recent.get(key).or_else(|| remembered.older.get(key)).copied();
-        entry.unwrap_or(remembered.floor)
+        remembered.with_covered_commits(entry.unwrap_or(remembered.floor))
     }
 
     /// Records that the identity has written or read up to the position.
@@ -140,32 +153,47 @@ impl ReadRequirementsByIdentity {
             .update(identity.read_requirement_key(), |entry| entry.position = entry.position.max(Some(position)));
     }
 
-    /// Returns how many unknown commits there have been so far.
-    pub(crate) fn unknown_commit_count(&self) -> u64 {
-        self.lock().unknown_commit_count
+    /// Returns how many commits without position there have been so far.
+    pub(crate) fn commit_without_position_count(&self) -> u64 {
+        self.lock().commit_without_position_count
     }
 
-    /// Records the log position of a commit on the primary, and forgets the unknown commits of the identity that were
-    /// recorded before this commit was sent, but not those recorded since. `unknown_commit_count_before` is the count
-    /// when this commit was sent.
-    pub(crate) fn record_primary_commit(
-        &self,
-        identity: &Identity,
-        position: LogPosition,
-        unknown_commit_count_before: u64,
-    ) {
+    /// Records the log position of a commit on the primary, and forgets the identity's commits without position that
+    /// were recorded before this commit was sent, but not those recorded since. `count_before` is how many commits
+    /// without position of all identities there were when this commit was sent.
+    pub(crate) fn record_primary_commit(&self, identity: &Identity, position: LogPosition, count_before: u64) {
         self.lock().update(identity.read_requirement_key(), |entry| {
-            let last_unknown_commit = entry.last_unknown_commit.filter(|number| *number > unknown_commit_count_before);
-            *entry = ReadRequirement { position: entry.position.max(Some(position)), last_unknown_commit };
+            entry.position = entry.position.max(Some(position));
+            entry.last_commit_without_position =
+                entry.last_commit_without_position.filter(|number| *number > count_before);
         });
     }
 
-    /// Records an unknown commit of the identity.
-    pub(crate) fn record_unknown_commit(&self, identity: &Identity) {
+    /// Records a commit without position of the identity: it has committed at a log position that was not received, or
+    /// it is unknown whether it has committed. In both cases the next reads of the identity use the primary.
+    pub(crate) fn record_commit_without_position(&self, identity: &Identity) {
         let mut remembered = self.lock();
-        remembered.unknown_commit_count += 1;
-        let number = remembered.unknown_commit_count;
-        remembered.update(identity.read_requirement_key(), |entry| entry.last_unknown_commit = Some(number));
+        remembered.commit_without_position_count += 1;
+        let number = remembered.commit_without_position_count;
+        remembered.update(identity.read_requirement_key(), |entry| entry.last_commit_without_position = Some(number));
+    }
+
+    /// Records a log position that the primary reported, in answer to a question that was sent after `asked_at`. It
+    /// covers the commits without position that had ended by then. Otherwise one such commit of an identity whose entry
+    /// is dropped would keep the reads of all identities without an entry on the primary for good.
+    pub(crate) fn record_primary_position(&self, position: LogPosition, asked_at: Instant) {
+        let mut remembered = self.lock();
+        let count = remembered.commit_without_position_count;
+        match remembered.awaiting_cover {
+            Some((number, since)) if asked_at.saturating_duration_since(since) >= MAX_COMMIT_DURATION => {
+                remembered.covered = Some((number, position));
+                remembered.awaiting_cover = None;
+            }
+            None if remembered.covered.map_or(0, |(number, _)| number) < count => {
+                remembered.awaiting_cover = Some((count, Instant::now()));
+            }
+            _ => {}
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, RememberedRequirements> {
@@ -174,11 +202,23 @@ impl ReadRequirementsByIdentity {
 }
 
 impl RememberedRequirements {
+    /// Returns the same requirement, with the position that covers its commit without position instead of that commit,
+    /// if there is such a position.
+    fn with_covered_commits(&self, requirement: ReadRequirement) -> ReadRequirement {
+        match (requirement.last_commit_without_position, self.covered) {
+            (Some(number), Some((covered_number, position))) if number <= covered_number => {
+                ReadRequirement { last_commit_without_position: None, ..requirement.with_min_position(Some(position)) }
+            }
+            _ => requirement,
+        }
+    }
+
     fn update(&mut self, key: u64, change: impl FnOnce(&mut ReadRequirement)) {
         if !self.recent.contains_key(&key) {
             if self.recent.len() >= MAX_IDENTITIES_PER_GENERATION {
                 let dropped_generation = std::mem::replace(&mut self.older, std::mem::take(&mut self.recent));
-                self.floor = dropped_generation.into_values().fold(self.floor, ReadRequirement::merge);
+                let dropped = dropped_generation.into_values().map(|entry| self.with_covered_commits(entry));
+                self.floor = dropped.fold(self.with_covered_commits(self.floor), ReadRequirement::merge);
             }
             let entry = self.older.get(&key).copied().unwrap_or(self.floor);
             self.recent.insert(key, entry);
@@ -191,7 +231,11 @@ impl RememberedRequirements {
 
 #[cfg(test)]
 mod tests {
-    use super::{LogPosition, MAX_IDENTITIES_PER_GENERATION, ReadRequirement, ReadRequirementsByIdentity};
+    use std::time::Instant;
+
+    use super::{
+        LogPosition, MAX_COMMIT_DURATION, MAX_IDENTITIES_PER_GENERATION, ReadRequirement, ReadRequirementsByIdentity,
+    };
     use crate::Identity;
 
     /// Returns an identity that is different for each number.
@@ -238,32 +282,65 @@ mod tests {
     }
 
     #[test]
-    fn after_an_unknown_commit_an_identity_reads_on_the_primary_until_a_later_commit_has_succeeded() {
+    fn after_a_commit_without_position_an_identity_reads_on_the_primary_until_a_later_commit_has_succeeded() {
         let (requirements, ada) = (ReadRequirementsByIdentity::default(), numbered_identity(0));
         let at = |lsn| LogPosition { timeline: 1, lsn };
-        requirements.record_unknown_commit(&ada);
+        requirements.record_commit_without_position(&ada);
         // Recording the position of a read does not settle whether the commit has succeeded.
         requirements.record(&ada, at(1));
-        assert!(requirements.get(&ada).last_unknown_commit.is_some());
-        requirements.record_primary_commit(&ada, at(2), requirements.unknown_commit_count());
-        assert_eq!(requirements.get(&ada), ReadRequirement { position: Some(at(2)), last_unknown_commit: None });
+        assert!(requirements.get(&ada).last_commit_without_position.is_some());
+        requirements.record_primary_commit(&ada, at(2), requirements.commit_without_position_count());
+        assert_eq!(
+            requirements.get(&ada),
+            ReadRequirement { position: Some(at(2)), last_commit_without_position: None }
+        );
     }
 
     #[test]
-    fn a_commit_forgets_only_unknown_commits_that_were_recorded_before_it_was_sent() {
+    fn a_commit_forgets_only_commits_without_position_that_were_recorded_before_it_was_sent() {
         let (requirements, [ada, ben]) = (ReadRequirementsByIdentity::default(), [0, 1].map(numbered_identity));
         let at = |lsn| LogPosition { timeline: 1, lsn };
-        requirements.record_unknown_commit(&ada);
-        let unknown_commit_count_before = requirements.unknown_commit_count();
-        requirements.record_unknown_commit(&ada);
-        requirements.record_unknown_commit(&ben);
-        requirements.record_primary_commit(&ada, at(2), unknown_commit_count_before);
-        assert!(requirements.get(&ada).last_unknown_commit.is_some());
-        requirements.record_primary_commit(&ada, at(3), requirements.unknown_commit_count());
-        assert_eq!(requirements.get(&ada), ReadRequirement { position: Some(at(3)), last_unknown_commit: None });
-        assert!(
-            requirements.get(&ben).last_unknown_commit.is_some(),
-            "a commit of Ada must not settle the unknown commit of Ben"
+        requirements.record_commit_without_position(&ada);
+        let count_before = requirements.commit_without_position_count();
+        requirements.record_commit_without_position(&ada);
+        requirements.record_commit_without_position(&ben);
+        requirements.record_primary_commit(&ada, at(2), count_before);
+        assert!(requirements.get(&ada).last_commit_without_position.is_some());
+        requirements.record_primary_commit(&ada, at(3), requirements.commit_without_position_count());
+        assert_eq!(
+            requirements.get(&ada),
+            ReadRequirement { position: Some(at(3)), last_commit_without_position: None }
         );
+        assert!(
+            requirements.get(&ben).last_commit_without_position.is_some(),
+            "a commit of Ada must not settle that of Ben"
+        );
+    }
+
+    #[test]
+    fn a_later_position_of_the_primary_covers_a_commit_without_position_whose_identity_is_no_longer_remembered() {
+        let (requirements, [ada, ben]) = (ReadRequirementsByIdentity::default(), [0, 1].map(numbered_identity));
+        let at = |lsn| LogPosition { timeline: 1, lsn };
+        requirements.record_commit_without_position(&ada);
+        for number in 2..MAX_IDENTITIES_PER_GENERATION * 3 {
+            requirements.record(&numbered_identity(number), at(1));
+        }
+        assert!(requirements.get(&ben).last_commit_without_position.is_some(), "it may be in Ben's interest");
+        let started_at = Instant::now();
+        requirements.record_primary_position(at(2), started_at);
+        // A commit that is recorded later is not covered by the same position.
+        requirements.record_commit_without_position(&numbered_identity(2));
+        requirements.record_primary_position(at(3), started_at + MAX_COMMIT_DURATION / 2);
+        assert!(requirements.get(&ben).last_commit_without_position.is_some(), "the commit may still take effect");
+        requirements.record_primary_position(at(4), Instant::now() + MAX_COMMIT_DURATION);
+        let covered = ReadRequirement { position: Some(at(4)), last_commit_without_position: None };
+        assert_eq!((requirements.get(&ada), requirements.get(&ben)), (covered, covered));
+        assert!(requirements.get(&numbered_identity(2)).last_commit_without_position.is_some());
+        // What is dropped now does not bring the covered commit back.
+        requirements.record_primary_commit(&numbered_identity(2), at(5), 2);
+        for number in MAX_IDENTITIES_PER_GENERATION * 3..MAX_IDENTITIES_PER_GENERATION * 6 {
+            requirements.record(&numbered_identity(number), at(5));
+        }
+        assert_eq!(requirements.get(&ben).last_commit_without_position, None);
     }
 }

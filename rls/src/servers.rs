@@ -16,9 +16,10 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use sea_orm::{
     DbErr,
-    sqlx::{self, Connection, PgConnection, postgres::PgConnectOptions},
+    sqlx::{self, Connection, postgres::PgConnectOptions},
 };
 use tokio::{
     sync::{Notify, watch},
@@ -27,7 +28,7 @@ use tokio::{
 
 use crate::{
     Error, Identity,
-    connect::server_address,
+    connect::{Opener, server_address},
     pool::{Pool, PoolOptions},
     position::{LogPosition, ReadRequirement, ReadRequirementsByIdentity},
     shared_transaction::{DEADLINE_GRACE, SharedTransaction},
@@ -58,7 +59,7 @@ impl ServersByIdentityRole {
     }
 }
 
-/// The servers for the pools of one login (the database user in the URL), with one pool for each server.
+/// The servers of one database, each with a pool whose connections use the same login (the database user in the URL).
 #[derive(Clone, Debug)]
 pub(crate) enum Servers {
     /// One server, without replicas: log positions and timelines are not tracked.
@@ -113,21 +114,20 @@ impl Servers {
         }
     }
 
+    /// Closes the pools of all servers at the same time.
     pub(crate) async fn close(&self) -> Result<(), DbErr> {
         match self {
             Self::One(pool) => pool.close().await,
             Self::Several(cluster) => {
                 cluster.is_closed.store(true, Ordering::SeqCst);
                 cluster.monitor_wake.notify_one();
-                for member in &cluster.members {
-                    member.pool.close().await?;
-                }
+                let outcomes = join_all(cluster.members.iter().map(|member| member.pool.close())).await;
                 let monitor = cluster.monitor.lock().ok().and_then(|mut monitor| monitor.take());
                 if let Some(monitor) = monitor {
                     // The monitor ends after the check in progress.
                     let _ = monitor.await;
                 }
-                Ok(())
+                outcomes.into_iter().collect()
             }
         }
     }
@@ -154,12 +154,14 @@ pub(crate) struct Cluster {
 /// One of the servers of a cluster.
 struct Member {
     address: String,
-    options: PgConnectOptions,
+    opener: Arc<Opener>,
     pool: Pool,
     /// Whether it is a replica to which reads are sent.
     serves_reads: AtomicBool,
     /// Whether it answered the last check, and with the system identifier of the other servers.
     passed_last_check: AtomicBool,
+    /// Whether it was a standby when it was last checked.
+    was_standby: AtomicBool,
     position_tracking: Arc<PositionTracking>,
     /// Its log position when it was last checked, or a later one that it reported when a transaction began on it.
     lsn: AtomicU64,
@@ -213,13 +215,16 @@ impl Cluster {
     ) -> Result<Arc<Self>, Error> {
         let newest_timeline = Arc::<AtomicU32>::default();
         let mut members = Vec::new();
-        for options in &server_options {
+        for options in server_options {
+            let address = server_address(&options);
+            let opener = Arc::new(Opener::new(options));
             members.push(Member {
-                address: server_address(options),
-                options: options.clone(),
-                pool: Pool::managed(options.clone(), pool_options)?,
+                address,
+                opener: opener.clone(),
+                pool: Pool::managed(opener, pool_options)?,
                 serves_reads: AtomicBool::new(false),
                 passed_last_check: AtomicBool::new(false),
+                was_standby: AtomicBool::new(false),
                 position_tracking: Arc::new(PositionTracking::new(read_requirements.clone(), newest_timeline.clone())),
                 lsn: AtomicU64::new(0),
             });
@@ -235,7 +240,7 @@ impl Cluster {
             acquire_timeout: pool_options.acquire_timeout,
             monitor: std::sync::Mutex::default(),
         });
-        let monitor = monitor::start(&cluster, server_options).await?;
+        let monitor = monitor::start(&cluster).await?;
         if let Ok(mut slot) = cluster.monitor.lock() {
             *slot = Some(monitor);
         }
@@ -258,7 +263,7 @@ impl Cluster {
         });
         let mut first_error = None;
         for index in order {
-            match connect_and_query_scalar(&self.members[index].options, query).await {
+            match connect_and_query_scalar(&self.members[index].opener, query).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => _ = first_error.get_or_insert(error),
             }
@@ -277,13 +282,17 @@ impl Cluster {
     pub(crate) fn status(&self) -> Vec<ServerStatus> {
         let primary_index = self.primary_index();
         let status_of = |(index, member): (usize, &Member)| {
-            let passed_last_check = member.passed_last_check.load(Ordering::SeqCst);
-            let is_primary = index == primary_index && passed_last_check;
-            let serves_reads = member.serves_reads.load(Ordering::SeqCst);
-            let role = match (is_primary, serves_reads) {
-                (true, false) => ServerRole::Primary,
-                (false, true) => ServerRole::Replica,
-                _ => ServerRole::Unused,
+            // The server at `primary_index` need not accept writes: if no primary is known, it is the one that was the
+            // primary last, or the first in the list.
+            let accepts_writes = index == primary_index
+                && member.passed_last_check.load(Ordering::SeqCst)
+                && !member.was_standby.load(Ordering::SeqCst);
+            let role = if accepts_writes {
+                ServerRole::Primary
+            } else if member.serves_reads.load(Ordering::SeqCst) {
+                ServerRole::Replica
+            } else {
+                ServerRole::Unused
             };
             let (timeline, lsn) =
                 (member.position_tracking.timeline.load(Ordering::SeqCst), member.lsn.load(Ordering::SeqCst));
@@ -294,12 +303,9 @@ impl Cluster {
     }
 }
 
-async fn connect_and_query_scalar(
-    options: &PgConnectOptions,
-    query: &'static str,
-) -> Result<Option<String>, sqlx::Error> {
+async fn connect_and_query_scalar(opener: &Opener, query: &'static str) -> Result<Option<String>, sqlx::Error> {
     let connect_and_query = async {
-        let mut connection = PgConnection::connect_with(options).await?;
+        let mut connection = opener.open().await?;
         let answer = query_scalar(&mut connection, query).await?;
         connection.close().await?;
         Ok(answer)

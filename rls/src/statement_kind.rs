@@ -4,6 +4,15 @@
 //! function (`set_config`, `pg_advisory_lock`). So a statement counts as unable to change the database session only if
 //! each opening parenthesis follows a word or a character that SeaORM itself writes before a parenthesis. This is an
 //! allow-list: after any other statement, the identity is verified and the database session is cleaned.
+//!
+//! A function of one argument needs no parenthesis, because PostgreSQL also calls it if it is written like a field:
+//! - `(value).f`, `(value)[1].f` and `$1.f` call `f`, unless the value has a field `f`. Such a text never counts as
+//!   harmless.
+//! - `"x"."f"` calls `f` with a row of `x`, unless `x` has a column `f`. SeaORM writes each column like this, so this
+//!   must count as harmless. If `x` is a table or a subquery, then `f` is a function for the rows of one table, which
+//!   belongs to the schema, which this crate trusts; or it is a function of PostgreSQL's own for every row, and none of
+//!   these changes anything. If `x` is a function in FROM (`FROM LOWER($1) AS "x"`), its row may be a mere number or
+//!   text. The functions of PostgreSQL's own that could then change something are recognized by their names.
 
 /// Words that SeaORM writes before a parenthesis. None of them is a function that changes the database session.
 const WORDS_BEFORE_PARENTHESIS: [&str; 36] = [
@@ -48,6 +57,11 @@ const WORDS_BEFORE_PARENTHESIS: [&str; 36] = [
 /// The beginnings of the statements that SeaORM builds from entities.
 const STATEMENT_PREFIXES: [&str; 4] = ["SELECT ", "INSERT INTO ", "UPDATE ", "DELETE FROM "];
 
+/// PostgreSQL's own functions of one argument that change the database session, run an SQL text or write, apart from
+/// those whose names begin with `pg_`.
+const CHANGING_FUNCTIONS: [&str; 7] =
+    ["lo_creat", "lo_create", "lo_import", "lo_unlink", "nextval", "setseed", "ts_stat"];
+
 /// Returns whether the text shows that the statement cannot change the database session. (`false` means only that the
 /// text does not show it.)
 pub(crate) fn cannot_change_session(sql: &str) -> bool {
@@ -55,8 +69,11 @@ pub(crate) fn cannot_change_session(sql: &str) -> bool {
     if !STATEMENT_PREFIXES.iter().any(|prefix| sql.starts_with(prefix)) || sql.contains("--") || sql.contains("/*") {
         return false;
     }
+    if names_what_changes_sessions(sql) || may_call_function_as_field(sql) {
+        return false;
+    }
     // `SELECT ... INTO` creates a table, which may be a temporary one. (The word can also occur in a name or a string.)
-    if sql.starts_with("SELECT ") && sql.split(|c| !is_part_of_name(c)).any(|word| word.eq_ignore_ascii_case("into")) {
+    if sql.starts_with("SELECT ") && has_word(sql, "into") {
         return false;
     }
     // After an insert's table, the parenthesis opens the list of columns.
@@ -71,9 +88,9 @@ pub(crate) fn cannot_change_session(sql: &str) -> bool {
 /// Whether, as far as its text shows, the statement only reads, locks no rows and cannot change the database session,
 /// so that a replica can run it. (A view or a policy may still call a function that writes.)
 pub(crate) fn may_run_read_only(sql: &str) -> bool {
-    // ` FOR ` begins a locking clause, and `pg_` the name of a system view, which has other rows on another server.
-    // Both can also occur in a name or a string; the statement then runs on the primary without need.
-    sql.starts_with("SELECT ") && ![" FOR ", "pg_"].iter().any(|part| sql.contains(part)) && cannot_change_session(sql)
+    // FOR begins a locking clause. (The word can also occur in a name or a string; the statement then runs on the
+    // primary without need.) A system view, which has other rows on another server, never counts as harmless.
+    sql.starts_with("SELECT ") && !has_word(sql, "for") && cannot_change_session(sql)
 }
 
 /// What a statement may write, according to its text.
@@ -81,7 +98,7 @@ pub(crate) fn may_run_read_only(sql: &str) -> bool {
 pub(crate) enum WriteKind {
     None,
     /// The rows of one table. A statement that affects no row has written nothing (unless a trigger has written
-    /// elsewhere and suppressed the row).
+    /// elsewhere).
     Rows,
     Anything,
 }
@@ -110,6 +127,36 @@ pub(crate) fn returns_written_rows(sql: &str) -> bool {
 pub(crate) fn may_commit(sql: &str) -> bool {
     let first_word: String = skip_to_first_word(sql).chars().take_while(char::is_ascii_alphabetic).collect();
     ["commit", "end", "prepare"].iter().any(|command| first_word.eq_ignore_ascii_case(command))
+}
+
+/// Returns the words of the text: the names and keywords, also those in quotes.
+fn words(sql: &str) -> impl Iterator<Item = &str> {
+    sql.split(|character| !is_part_of_name(character))
+}
+
+/// Whether the text contains the word, which is in lower case, in upper or lower case.
+fn has_word(sql: &str, word: &str) -> bool {
+    words(sql).any(|other| other.eq_ignore_ascii_case(word))
+}
+
+/// Whether the text contains the name of an object of PostgreSQL's own that can change the database session, or has
+/// other rows on another server. An update of the view `pg_settings` has the effect of `set_config`, for the rest of
+/// the session; PostgreSQL lets every role do that. In `U&"\0070g_settings"` and `u&"\0070g_settings"`, the name is
+/// not readable.
+fn names_what_changes_sessions(sql: &str) -> bool {
+    let has_prefix = |word: &str| word.get(..3).is_some_and(|prefix| prefix.eq_ignore_ascii_case("pg_"));
+    let is_function = |word: &str| CHANGING_FUNCTIONS.iter().any(|function| word.eq_ignore_ascii_case(function));
+    sql.contains("U&\"") || sql.contains("u&\"") || words(sql).any(|word| has_prefix(word) || is_function(word))
+}
+
+/// Whether the text may call a function of one argument that is written like a field of its argument: after a closing
+/// parenthesis or bracket, or after a parameter (`$1`).
+fn may_call_function_as_field(sql: &str) -> bool {
+    sql.match_indices('.').any(|(index, _)| {
+        let value = sql[..index].trim_end_matches(is_sql_space);
+        let before_digits = value.trim_end_matches(|character: char| character.is_ascii_digit());
+        value.ends_with([')', ']']) || before_digits.len() < value.len() && before_digits.ends_with('$')
+    })
 }
 
 /// Whether PostgreSQL takes the character for white space. It takes other white space of Unicode for part of a name.
@@ -226,9 +273,12 @@ mod tests {
         for sql in [
             r#"SELECT "a"."id" FROM "a" FOR UPDATE"#,
             r#"SELECT "a"."id" FROM "a" FOR NO KEY UPDATE SKIP LOCKED"#,
+            r#"SELECT "a"."id" FROM "a" for update"#,
+            "SELECT id FROM a\nFOR UPDATE",
             r#"SELECT "id" INTO "b" FROM "a""#,
             r#"SELECT nextval('a')"#,
             r#"SELECT "pid" FROM "pg_stat_activity""#,
+            "SELECT pid FROM PG_STAT_ACTIVITY",
             r#"INSERT INTO "a" ("id") VALUES ($1)"#,
             r#"WITH "b" AS (DELETE FROM "a" RETURNING "id") SELECT "id" FROM "b""#,
         ] {
@@ -244,8 +294,35 @@ mod tests {
             r#"INSERT INTO "public"."a" ("id", "kind") VALUES ($1, CAST($2 AS "kind")) ON CONFLICT ("id") DO NOTHING"#,
             r#"UPDATE "a" SET "n" = "n" + ($1) WHERE ("a"."id" IN ($2, $3)) AND ("b" IS NULL)"#,
             r#"DELETE FROM "a" WHERE EXISTS(SELECT 1 FROM "b")"#,
+            r#"SELECT "a"."n" FROM "a" WHERE ("a"."n" > 1.5) AND "a"."apg_m" = 'a.b' AND "n" <> $1 AND "n" = .5"#,
         ] {
             assert!(cannot_change_session(sql), "{sql}");
+        }
+    }
+
+    #[test]
+    fn an_update_of_the_view_of_settings_may_change_the_session() {
+        for table in ["\"pg_settings\"", "PG_SETTINGS", "\"pg_catalog\".\"pg_settings\"", "U&\"\\0070g_settings\""] {
+            let sql = format!("UPDATE {table} SET \"setting\" = $1 WHERE \"name\" = $2");
+            assert!(!cannot_change_session(&sql), "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_function_that_is_written_like_a_field_may_change_the_session() {
+        for sql in [
+            r#"SELECT ("a"."n").f FROM "a""#,
+            r#"SELECT ("a"."n") . "f" FROM "a""#,
+            r#"SELECT (SELECT "n" FROM "a").f"#,
+            r#"SELECT "a"."n"[1].f FROM "a""#,
+            "SELECT $1.f",
+            "SELECT $12\n.f",
+            r#"SELECT "x"."pg_advisory_lock" FROM CAST(7 AS bigint) AS "x""#,
+            // This runs the text as SQL.
+            r#"SELECT "x"."ts_stat" FROM LOWER($1) AS "x""#,
+            r#"SELECT "x"."TS_STAT" FROM LOWER($1) AS "x""#,
+        ] {
+            assert!(!cannot_change_session(sql), "{sql}");
         }
     }
 

@@ -27,7 +27,7 @@ macro_rules! run_statement {
         let run = async {
             let mut call = $shared.begin_call($frame_id).await?;
             let write_kind = write_kind(&statement.statement.sql);
-            let returns_each_row = returns_written_rows(&statement.statement.sql);
+            let returns_written_rows = returns_written_rows(&statement.statement.sql);
             if write_kind != WriteKind::None {
                 $shared.count_write();
             }
@@ -39,7 +39,7 @@ macro_rules! run_statement {
             let $connection = call.connection()?;
             let outcome = $run.await;
             let result = call.record_outcome_for_caller(outcome, $to_db_err)?;
-            if write_kind == WriteKind::Rows && result.affected_no_row(returns_each_row) {
+            if write_kind == WriteKind::Rows && result.affected_no_row(returns_written_rows) {
                 $shared.uncount_write();
             }
             if $verification == Verification::Immediate {

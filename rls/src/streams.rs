@@ -48,8 +48,8 @@ struct StreamProgress {
     unread_count: AtomicUsize,
     /// Notified each time the reader has read a row.
     row_read: Notify,
-    /// Whether the task may have sent the COMMIT of a transaction that can write. (The outcome of any other COMMIT does
-    /// not matter.)
+    /// Whether the task may have sent a COMMIT whose outcome matters: that of a transaction that can write, or one that
+    /// the caller sent as raw SQL.
     may_have_committed: AtomicBool,
 }
 
@@ -178,12 +178,12 @@ pub(crate) async fn stream_rows<C: Connection>(
     if write_kind(&statement.sql) != WriteKind::None {
         shared.count_write();
     }
+    let progress = Arc::<StreamProgress>::default();
     if verification != Verification::Skipped {
         call.expect_session_changes();
-        call.record_if_raw_commit(&statement);
+        progress.may_have_committed.store(call.record_if_raw_commit(&statement), Ordering::SeqCst);
     }
     let (sender, receiver) = mpsc::unbounded_channel();
-    let progress = Arc::<StreamProgress>::default();
     let row_sender = RowSender { sender, progress: progress.clone() };
     let shared = shared.clone();
     spawn(async move {
@@ -194,7 +194,7 @@ pub(crate) async fn stream_rows<C: Connection>(
         let outcome = send_all(&shared, frame_id, call, statement, verification, &row_sender, waits_for_reader).await;
         let outcome = match outcome {
             Ok(StreamEnd::Complete) if commits_at_end => {
-                row_sender.progress.may_have_committed.store(can_write, Ordering::SeqCst);
+                row_sender.progress.may_have_committed.fetch_or(can_write, Ordering::SeqCst);
                 shared.commit(OUTERMOST_FRAME_ID).await
             }
             Ok(StreamEnd::Complete | StreamEnd::Dropped) => Ok(()),

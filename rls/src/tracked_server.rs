@@ -57,11 +57,11 @@ impl TrackedServer {
 
     /// Returns the record of a commit that is about to be sent.
     pub(crate) fn track_commit(&self, identity: &Identity) -> CommitInProgress {
-        let unknown_commit_count_before = self.position_tracking.read_requirements.unknown_commit_count();
+        let count_before = self.position_tracking.read_requirements.commit_without_position_count();
         CommitInProgress {
             position_tracking: self.position_tracking.clone(),
             identity: identity.clone(),
-            unknown_commit_count_before,
+            count_before,
             // On a standby the outcome of a commit does not matter, because nothing was written.
             is_settled: self.was_standby,
         }
@@ -69,13 +69,13 @@ impl TrackedServer {
 }
 
 /// The record of a commit in progress. If it is dropped before [`record_outcome`](Self::record_outcome) has settled it,
-/// an *unknown commit* is recorded: one whose outcome or log position is unknown. From then on, the identity reads only
-/// on the primary, until another of its commits has succeeded there.
+/// a *commit without position* is recorded: one whose log position was not received, and whose outcome may be unknown
+/// too. From then on, the identity reads only on the primary, until another of its commits has succeeded there.
 pub(crate) struct CommitInProgress {
     position_tracking: Arc<PositionTracking>,
     identity: Identity,
-    /// How many unknown commits of all identities there were before this commit was sent.
-    unknown_commit_count_before: u64,
+    /// How many commits without position of all identities there were before this commit was sent.
+    count_before: u64,
     /// Whether the drop has nothing to record.
     is_settled: bool,
 }
@@ -85,7 +85,7 @@ impl CommitInProgress {
     /// too, because the next replica must not show an older state. `status` is what the server reported after the
     /// commit. `is_unanswered` is whether the server's answer to the message of the commit was lost. If the commit
     /// succeeded but no status followed, or if it is unknown whether the commit succeeded, the drop of `self` records
-    /// an unknown commit, unless the transaction began on a standby.
+    /// a commit without position, unless the transaction began on a standby.
     pub(crate) fn record_outcome(mut self, is_committed: bool, status: Option<ReplicationStatus>, is_unanswered: bool) {
         let PositionTracking { read_requirements, newest_timeline, timeline } = &*self.position_tracking;
         match status {
@@ -96,10 +96,10 @@ impl CommitInProgress {
             Some(status) if is_committed => {
                 newest_timeline.fetch_max(status.timeline, Ordering::SeqCst);
                 let position = LogPosition { timeline: status.timeline, lsn: status.lsn };
-                read_requirements.record_primary_commit(&self.identity, position, self.unknown_commit_count_before);
+                read_requirements.record_primary_commit(&self.identity, position, self.count_before);
             }
             // The transaction is committed at an unknown log position, or its outcome is unknown. In both cases the
-            // drop of `self` records an unknown commit (except on a standby).
+            // drop of `self` records a commit without position (except on a standby).
             _ if is_committed || is_unanswered => return,
             _ => {}
         }
@@ -110,7 +110,7 @@ impl CommitInProgress {
 impl Drop for CommitInProgress {
     fn drop(&mut self) {
         if !self.is_settled {
-            self.position_tracking.read_requirements.record_unknown_commit(&self.identity);
+            self.position_tracking.read_requirements.record_commit_without_position(&self.identity);
         }
     }
 }

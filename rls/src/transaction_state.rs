@@ -20,6 +20,7 @@ use crate::{
     Error, Identity,
     error::{breaks_connection, is_from_pooler, is_outdated_statement},
     pool::PooledConnection,
+    pooler::StatementCounts,
     runtime::{AtomicBool, timeout},
     tracked_server::TrackedServer,
     unlocked_state::{UnfinishedReason, UnlockedState},
@@ -286,15 +287,15 @@ impl<C: Connection> TransactionState<C> {
     pub(crate) async fn verify(&mut self, frame_id: u64, pending: Pending) -> Result<(), DbErr> {
         let sql = self.read_back_identity.verify_sql(&self.started_at);
         let row = self.run_own_sql(sql, pending).await?.last_row;
-        let integer = |column| row.as_ref().and_then(|row| row.integer(column));
-        let (finding, prepared_count) = (integer(0), integer(1));
+        let finding = row.as_ref().and_then(|row| row.integer(0));
         if finding.is_some() {
             self.set_has_unknown_raw_commit(false);
         }
         match finding {
             // The identity is unchanged.
             Some(0) => {
-                self.forget_statements_if_deallocated(prepared_count, pending).await?;
+                let counts = row.and_then(|row| StatementCounts::read(&row, 1));
+                self.forget_statements_if_deallocated(counts, pending).await?;
                 if let Some(frame) = self.frame(frame_id) {
                     frame.needs_verification = false;
                 }
@@ -310,17 +311,18 @@ impl<C: Connection> TransactionState<C> {
         }
     }
 
-    /// If a statement has removed prepared statements of the driver (`DEALLOCATE`, `DISCARD`), clears the driver's
-    /// cache, so that the driver prepares them again. `prepared_count` is how many the database session still has.
+    /// If a statement has removed prepared statements of the driver (`DEALLOCATE`), clears the driver's cache, so that
+    /// the driver prepares them again. `counts` is what the database session still has.
     async fn forget_statements_if_deallocated(
         &mut self,
-        prepared_count: Option<i64>,
+        counts: Option<StatementCounts>,
         pending: Pending,
     ) -> Result<(), DbErr> {
         if self.prepared_statement_mode == PreparedStatementMode::PerTransaction {
             return Ok(());
         }
-        if prepared_count == self.connection()?.cached_statement_count() {
+        let cached_count = self.connection()?.cached_statement_count();
+        if counts.is_some_and(|counts| counts.fit(cached_count)) {
             return Ok(());
         }
         self.pending = Some(pending);

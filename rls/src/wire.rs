@@ -18,7 +18,13 @@ use sea_orm::{
 };
 use sea_query_sqlx::SqlxValues;
 
-use crate::{Error, error::breaks_connection, pool::PooledConnection, pooler::ServerProcess, position::parse_lsn};
+use crate::{
+    Error,
+    error::breaks_connection,
+    pool::PooledConnection,
+    pooler::{STATEMENT_COUNTS_SQL, ServerProcess, StatementCounts},
+    position::parse_lsn,
+};
 
 /// The connection of a transaction. It is a trait, so that tests can use a model of a server instead of a real one.
 pub(crate) trait Connection: Send + Sized + 'static {
@@ -119,8 +125,8 @@ impl Connection for PooledConnection {
 }
 
 /// Timeout for rolling back a transaction, and for cleaning the database session of a connection that is released.
-/// After it, the connection is closed, and the server rolls back. A call with a shorter deadline waits up to this long
-/// for the rest of an earlier call's response.
+/// After it, the connection is closed, and the server rolls back. Reading the rest of an earlier call's response has at
+/// least this limit, even if the deadline of statements is shorter, so that a rollback can wait for it this long.
 pub(crate) const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The maximum number of values of one statement. The protocol sends their number in 16 bits.
@@ -131,10 +137,6 @@ const MAX_VALUES: usize = u16::MAX as usize;
 /// with other statements, and it would deallocate the driver's prepared statements.
 const CLEAN_SESSION: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; CLOSE ALL; UNLISTEN *; \
      SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; ";
-/// Counts the prepared statements of the driver, and those of PREPARE (`from_sql`). The counts show whether a statement
-/// has changed them: PREPARE can add some and DEALLOCATE can remove some, but nothing can replace one of the driver's.
-const COUNT_PREPARED_STATEMENTS: &str = "SELECT count(*) FILTER (WHERE NOT from_sql)::integer, \
-     count(*) FILTER (WHERE from_sql)::integer FROM pg_catalog.pg_prepared_statements";
 
 /// How the driver's named prepared statements are treated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -157,10 +159,11 @@ impl PreparedStatementMode {
     }
 
     /// Returns the SQL that cleans the database session. [`has_only_the_drivers_prepared_statements`] checks the
-    /// response.
+    /// response: the counts show whether a statement has changed the prepared statements. PREPARE can add some and
+    /// DEALLOCATE can remove some, but nothing can replace one of the driver's.
     pub(crate) fn clean_session_sql(self) -> String {
         match self {
-            Self::Cached => format!("{CLEAN_SESSION}{COUNT_PREPARED_STATEMENTS}"),
+            Self::Cached => format!("{CLEAN_SESSION}SELECT {STATEMENT_COUNTS_SQL}"),
             Self::PerTransaction => format!("{CLEAN_SESSION}DEALLOCATE ALL"),
         }
     }
@@ -260,7 +263,8 @@ impl TextRow {
     }
 }
 
-/// Returns whether the database session has exactly the driver's prepared statements, according to the response to
+/// Returns whether the database session has no prepared statements but those that the driver can use again (and, behind
+/// a pooler, those of the pooler's other clients), according to the response to
 /// [`PreparedStatementMode::clean_session_sql`].
 pub(crate) fn has_only_the_drivers_prepared_statements(
     connection: &impl Connection,
@@ -273,7 +277,8 @@ pub(crate) fn has_only_the_drivers_prepared_statements(
         PreparedStatementMode::Cached => response
             .last_row
             .as_ref()
-            .is_some_and(|row| row.integer(0) == connection.cached_statement_count() && row.integer(1) == Some(0)),
+            .and_then(|row| StatementCounts::read(row, 0))
+            .is_some_and(|counts| counts.from_sql == 0 && counts.fit(connection.cached_statement_count())),
     }
 }
 

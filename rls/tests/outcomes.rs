@@ -6,17 +6,17 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use futures_util::TryStreamExt;
+use futures_util::{TryStreamExt, future::join_all};
 use rls::{Database, Error, Identity, IdentityConnection, Options};
 use sea_orm::{AccessMode, ConnectOptions, ConnectionTrait, StreamTrait, TransactionTrait};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::tcp::{OwnedReadHalf, OwnedWriteHalf},
     sync::watch,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{outcome_code, proxies::listen_in_front_of, statement};
@@ -59,8 +59,8 @@ enum Fault {
     Cut,
 }
 
-/// A stand-in for a pooler between client and server. Once armed, it causes its fault at the next message that contains
-/// its word. After that, it is no longer armed.
+/// A stand-in for a pooler between client and server. Once armed, it causes its fault when the client asks the server
+/// to execute the next statement that contains its word. After that, it is no longer armed.
 struct Pooler {
     url: String,
     is_armed: Arc<AtomicBool>,
@@ -104,9 +104,16 @@ async fn forward_to_server(
     fault_sender: watch::Sender<bool>,
 ) {
     let mut message = vec![0; 8192];
+    let mut was_prepared = false;
     while let Ok(length @ 1..) = from_client.read(&mut message).await {
         let has_word = message[..length].windows(word.len()).any(|part| part == word.as_bytes());
-        if has_word && is_armed.swap(false, Ordering::SeqCst) {
+        let is_found = has_word && is_armed.swap(false, Ordering::SeqCst);
+        // Of several statements (Query), text and request are one message. The text of a single statement is sent first
+        // (Parse), and the request to execute it once the server has answered.
+        let is_query = message[0] == b'Q';
+        let is_execution = was_prepared || is_found && is_query;
+        was_prepared = is_found && !is_query;
+        if is_execution {
             fault_sender.send(true).unwrap();
             if matches!(fault, Fault::Silence) {
                 return std::future::pending().await;
@@ -197,18 +204,23 @@ async fn a_raw_commit_without_an_answer_leaves_its_outcome_unknown() {
             pooler.arm();
             assert_eq!(outcome_code(tx.execute_unprepared(commit).await), "commit_unknown", "{fault:?} {commit}");
             drop(tx);
+            // The server has committed, unless it did not get the COMMIT.
+            let committed_count = i64::from(!matches!(fault, Fault::Silence));
+            assert_eq!(count_notes(&database).await, committed_count, "{fault:?} {commit}");
             assert_eq!(
                 outcome_code(owner.execute_unprepared(INSERT_NOTE).await),
                 "done",
                 "{fault:?}: the connection is replaced"
             );
             let tx = owner.begin().await.unwrap();
+            tx.execute_unprepared(INSERT_NOTE).await.unwrap();
             pooler.arm();
             let stream_commit = async {
                 let rows = tx.stream_raw(statement(commit)).await?;
                 rows.try_collect::<Vec<_>>().await
             };
             assert_eq!(outcome_code(stream_commit.await), "commit_unknown", "{fault:?} {commit}, streamed");
+            assert_eq!(count_notes(&database).await, 2 * committed_count + 1, "{fault:?} {commit}, streamed");
         }
     }
 }
@@ -290,7 +302,8 @@ async fn without_a_deadline_a_dropped_statement_is_awaited_however_long_it_takes
     let database = create_database().await;
     let handle = Database::connect(database.url(), &Options::default()).await.unwrap().with_deadline(None);
     let tx = as_owner(&handle).begin().await.unwrap();
-    // Longer than `ROLLBACK_TIMEOUT` (5 seconds), the least time for which a handle with a deadline waits.
+    // Longer than `ROLLBACK_TIMEOUT` (5 seconds), which is the least limit on reading the response to a dropped call if
+    // there is a deadline.
     let long_call = tx.execute_unprepared("SELECT pg_sleep(7)");
     assert!(timeout(Duration::from_millis(500), long_call).await.is_err());
     assert_eq!(outcome_code(tx.execute_unprepared(INSERT_NOTE).await), "transaction_failed");
@@ -326,7 +339,8 @@ fn transactions_on_the_applications_pool_can_be_dropped_outside_the_runtime_of_t
 const CONNECTION_COUNT: usize = 8;
 
 /// Opens the connections of the pool, by keeping as many transactions open at the same time, and leaves the connections
-/// idle. The one that is opened first is returned last, so that the pool hands it out first.
+/// idle. The one that is opened first is returned last, so that the pool hands it out first: the order in which
+/// connections were acquired must not decide which of them are taken for dead.
 async fn open_connections(owner: &IdentityConnection) {
     let mut transactions = Vec::new();
     for _ in 0..CONNECTION_COUNT {
@@ -371,12 +385,14 @@ async fn if_a_firewall_drops_all_idle_connections_a_call_waits_for_only_one_of_t
     let owner = as_owner(&handle);
     open_connections(&owner).await;
     assert_eq!(handle.pool_status("postgres").idle, CONNECTION_COUNT);
-    // A connection that was idle for more than 30 seconds is pinged before use. Waiting for the answers to eight pings,
-    // one second each, would take longer than `acquire_timeout` (5 seconds).
-    tokio::time::sleep(Duration::from_secs(31)).await;
+    // A connection that was idle for more than 30 seconds is pinged before use. Waiting for the answer to a ping takes
+    // one second.
+    sleep(Duration::from_secs(31)).await;
     // One more, because `connect` has opened and closed a connection.
     silenced_count_sender.send(CONNECTION_COUNT + 1).unwrap();
+    let started_at = Instant::now();
     assert_eq!(outcome_code(owner.execute_unprepared(INSERT_NOTE).await), "done");
+    assert!(started_at.elapsed() < Duration::from_secs(2), "it waited for two pings: {:?}", started_at.elapsed());
     assert_eq!(handle.pool_status("postgres").connections, 1, "the others are replaced when they are needed");
 }
 
@@ -388,8 +404,74 @@ async fn if_a_firewall_drops_all_idle_connections_a_health_check_waits_for_only_
     open_connections(&as_owner(&handle)).await;
     // One more, because `connect` has opened and closed a connection.
     silenced_count_sender.send(CONNECTION_COUNT + 1).unwrap();
-    // A health check pings a connection however long it was idle. Waiting for one ping takes two seconds; waiting for
-    // eight would take sixteen.
-    timeout(Duration::from_secs(10), handle.ping()).await.unwrap().unwrap();
+    // A health check pings a connection however long it was idle. Waiting for the answer to its ping takes two seconds.
+    timeout(Duration::from_secs(4), handle.ping()).await.expect("it waited for two pings").unwrap();
     assert_eq!(handle.pool_status("postgres").connections, 1);
+}
+
+/// Starts a proxy that forwards its first connections to the server, `forwarded_count` of them. It accepts the others
+/// too, but nobody answers on them. Returns the URL of the database through the proxy.
+async fn start_proxy_that_answers(database: &testdb::Database, forwarded_count: usize) -> String {
+    let (listener, url, server_address) = listen_in_front_of(database).await;
+    tokio::spawn(async move {
+        let mut unanswered = Vec::new();
+        for connection_number in 1.. {
+            let (mut client, _) = listener.accept().await.unwrap();
+            if connection_number > forwarded_count {
+                unanswered.push(client);
+                continue;
+            }
+            let mut server = tokio::net::TcpStream::connect(&server_address).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut server).await });
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn a_call_that_waited_for_a_place_in_the_pool_is_not_told_that_the_server_does_not_answer() {
+    let database = create_database().await;
+    // `connect` opens and closes the first connection. The second is the pool's.
+    let url = start_proxy_that_answers(&database, 2).await;
+    let mut options = Options::default();
+    (options.max_connections, options.acquire_timeout) = (1, Duration::from_secs(2));
+    let owner = as_owner(&Database::connect(&url, &options).await.unwrap());
+    let tx = owner.begin().await.unwrap();
+    let waiting_calls = [owner.clone(), owner.clone()].map(|owner| async move {
+        let waiting_call = owner.begin();
+        outcome_code(waiting_call.await.map(drop))
+    });
+    let discard_connection = async {
+        sleep(Duration::from_millis(1700)).await;
+        // COPY closes the connection. The first of the waiting calls begins to open another one.
+        assert_eq!(outcome_code(tx.execute_unprepared("COPY notes FROM STDIN").await), "invalid_statement");
+        drop(tx);
+    };
+    let (codes, ()) = tokio::join!(join_all(waiting_calls), discard_connection);
+    assert_eq!(codes, ["pool_timeout"; 2]);
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_is_reported_to_each_call_even_if_the_pool_is_too_small_for_them() {
+    let database = create_database().await;
+    let url = start_proxy_that_answers(&database, 1).await;
+    let mut options = Options::default();
+    (options.max_connections, options.acquire_timeout) = (1, Duration::from_secs(1));
+    let owner = as_owner(&Database::connect(&url, &options).await.unwrap());
+    let codes = join_all((0..3).map(|_| async { outcome_code(owner.begin().await.map(drop)) })).await;
+    assert_eq!(codes, ["connection_lost"; 3]);
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_is_reported_if_the_application_supplied_the_pool() {
+    let database = create_database().await;
+    let url = start_proxy_that_answers(&database, 0).await;
+    let mut options = ConnectOptions::new(url);
+    options.connect_lazy(true).acquire_timeout(Duration::from_secs(1));
+    let owner = as_owner(&Database::from_connection(sea_orm::Database::connect(options).await.unwrap()));
+    assert_eq!(outcome_code(owner.begin().await.map(drop)), "connection_lost");
+    // A single statement, which is retried if the connection is lost, is not retried after a timeout.
+    let started_at = Instant::now();
+    assert_eq!(outcome_code(owner.execute_unprepared(INSERT_NOTE).await), "connection_lost");
+    assert!(started_at.elapsed() < Duration::from_secs(4), "{:?}", started_at.elapsed());
 }

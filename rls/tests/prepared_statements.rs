@@ -3,8 +3,15 @@
 use rls::{Database, Error, Identity, Options, unverified::UnverifiedExt};
 use sea_orm::{ConnectionTrait, DbBackend, Statement, StreamTrait, TransactionTrait, Value};
 
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
 use crate::{
-    outcome_code, statement,
+    outcome_code,
+    proxies::listen_in_front_of,
+    statement,
     tenants::{as_tenant, create_tenant_database},
 };
 
@@ -42,14 +49,16 @@ async fn each_pool_treats_prepared_statements_as_its_own_options_say() {
     let handle = handle.with_pool_for_role(role.clone(), database.url(), &without_caching).await.unwrap();
     let tenant_transaction = as_tenant(&handle, &role, "acme").begin().await.unwrap();
     let owner_transaction = handle.as_identity(Identity::new("postgres")).begin().await.unwrap();
-    let select_messages = "SELECT query FROM pg_stat_activity
+    let select_begin_texts = "SELECT query FROM pg_stat_activity
         WHERE state = 'idle in transaction' AND datname = current_database() ORDER BY query LIKE '%DEALLOCATE ALL%'";
     let observer = database.connect(1).await.unwrap();
-    let rows = observer.query_all_raw(statement(select_messages)).await.unwrap();
-    let messages: Vec<String> = rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect();
-    let [owner_message, tenant_message] = &messages[..] else { panic!("there must be two messages: {messages:?}") };
-    assert!(owner_message.starts_with("BEGIN; ") && !owner_message.contains("DEALLOCATE ALL"), "{owner_message}");
-    assert!(tenant_message.starts_with("BEGIN; DEALLOCATE ALL; "), "{tenant_message}");
+    let rows = observer.query_all_raw(statement(select_begin_texts)).await.unwrap();
+    let begin_texts: Vec<String> = rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect();
+    let [owner_begin, tenant_begin] = &begin_texts[..] else {
+        panic!("there must be two open transactions: {begin_texts:?}")
+    };
+    assert!(owner_begin.starts_with("BEGIN; ") && !owner_begin.contains("DEALLOCATE ALL"), "{owner_begin}");
+    assert!(tenant_begin.starts_with("BEGIN; DEALLOCATE ALL; "), "{tenant_begin}");
     owner_transaction.rollback().await.unwrap();
     tenant_transaction.rollback().await.unwrap();
 }
@@ -141,4 +150,73 @@ async fn an_outdated_statement_is_prepared_again_although_the_other_connection_i
         assert_eq!(outcome_code(tx.query_all_raw(select_all()).await), "done");
         tx.commit().await.unwrap();
     }
+}
+
+/// Starts a proxy that treats prepared statements like a pooler that tracks them. It gives them names of its own, and
+/// keeps those that the client closes, so that the server process has statements that the client does not know. Returns
+/// the URL of the database through the proxy.
+async fn start_tracking_pooler(database: &testdb::Database) -> String {
+    let (listener, url, server_address) = listen_in_front_of(database).await;
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(&server_address).await.unwrap();
+            let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+                (client.into_split(), server.into_split());
+            tokio::spawn(async move {
+                let mut buffer = vec![0; 65536];
+                while let Ok(length @ 1..) = from_client.read(&mut buffer).await {
+                    rename_statements(&mut buffer[..length]);
+                    if to_server.write_all(&buffer[..length]).await.is_err() {
+                        return;
+                    }
+                }
+            });
+            tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+        }
+    });
+    url
+}
+
+/// Replaces the names of the driver's statements. PostgreSQL ignores the request to close a statement that does not
+/// exist.
+fn rename_statements(messages: &mut [u8]) {
+    const DRIVERS_PREFIX: &[u8] = b"sqlx_s_";
+    for index in 0..messages.len().saturating_sub(DRIVERS_PREFIX.len()) {
+        if messages[index..].starts_with(DRIVERS_PREFIX) {
+            // The message Close: its type, its length in four bytes, `S` for a statement, and the name.
+            let is_close = index >= 6 && messages[index - 6] == b'C' && messages[index - 1] == b'S';
+            let prefix = if is_close { b"closed_" } else { b"pgcat_s" };
+            messages[index..index + DRIVERS_PREFIX.len()].copy_from_slice(prefix);
+        }
+    }
+}
+
+#[tokio::test]
+async fn behind_a_pooler_that_tracks_prepared_statements_raw_sql_keeps_its_connection_and_the_drivers_statements() {
+    let (database, _, role) = create_tenant_database().await;
+    let mut options = Options::default();
+    options.max_connections = 1;
+    let url = start_tracking_pooler(&database).await;
+    // The driver closes the oldest statement as soon as it has prepared a third one.
+    let handle = Database::connect(&format!("{url}?statement-cache-capacity=2"), &options).await.unwrap();
+    let acme = as_tenant(&handle, &role, "acme");
+    let fetch_number = async |sql: &str| {
+        let row = acme.query_one_raw(statement(sql)).await.unwrap().unwrap();
+        row.try_get_by_index::<i32>(0).unwrap()
+    };
+    let select_process_id = "SELECT pg_backend_pid()";
+    let process_id = fetch_number(select_process_id).await;
+    for number in 1..5 {
+        assert_eq!(fetch_number(&format!("SELECT {number}")).await, number);
+    }
+    let tx = acme.begin().await.unwrap();
+    for _ in 0..3 {
+        tx.query_one_raw(statement("SELECT 4")).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let count_prepared = "SELECT count(*)::integer FROM pg_prepared_statements WHERE statement = 'SELECT 4'";
+    assert_eq!(fetch_number(count_prepared).await, 1, "the statement must not be prepared again");
+    assert_eq!(fetch_number(select_process_id).await, process_id, "the connection must be the same");
+    assert_eq!(outcome_code(acme.execute_unprepared("PREPARE mine AS SELECT 1").await), "done");
+    assert_ne!(fetch_number(select_process_id).await, process_id, "a statement of PREPARE must not stay");
 }

@@ -2,19 +2,20 @@
 
 use std::time::Duration;
 
-use futures_util::TryStreamExt;
+use futures_util::{FutureExt, TryStreamExt};
 use rls::{Database, Identity, IdentityConnection, Options, ServerRole};
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, StreamTrait,
+    ConnectionTrait, DatabaseConnection, StreamTrait, TransactionTrait,
     sea_query::{Alias, Query},
 };
 use testdb::Server;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
-use crate::statement;
+use crate::{outcome_code, statement};
 
 /// A primary with one replica, and a connection whose reads run on the replica.
 struct Cluster {
+    handle: Database,
     /// The connection of the identity with the role `member`.
     connection: IdentityConnection,
     /// The owner's connection to the primary.
@@ -43,7 +44,7 @@ impl Cluster {
         }
         let replica = replica_database.connect(1).await.unwrap();
         let connection = handle.as_identity(Identity::new("member"));
-        Self { connection, owner, replica, _databases: [database, replica_database] }
+        Self { handle, connection, owner, replica, _databases: [database, replica_database] }
     }
 
     /// Pauses the replay on the replica, and returns once the replica no longer applies what it receives.
@@ -84,7 +85,8 @@ async fn an_identity_sees_its_own_writes_even_if_transactions_are_repeatable_rea
             .values_panic([number.into()])
             .to_owned();
         cluster.connection.execute(&insert).await.unwrap();
-        // The replay continues while the read waits for the replica.
+        // The replay continues a moment later. If the read waited on the replica for that, it would still see the
+        // snapshot that its transaction took when it began.
         let replica = cluster.replica.clone();
         let resume = tokio::spawn(async move {
             sleep(Duration::from_millis(6)).await;
@@ -106,16 +108,13 @@ async fn what_only_the_primary_can_run_is_retried_there_streamed_or_not() {
          CREATE TABLE log (n integer);
          CREATE FUNCTION log_read() RETURNS integer LANGUAGE sql AS 'INSERT INTO log VALUES (1) RETURNING n';
          CREATE VIEW view_that_writes AS SELECT log_read() AS n;
-         GRANT SELECT, INSERT, UPDATE ON cache, log, view_that_writes TO member",
+         CREATE VIEW view_that_locks AS SELECT n FROM log FOR UPDATE;
+         GRANT SELECT, INSERT, UPDATE ON cache, log, view_that_writes, view_that_locks TO member",
     )
     .await;
-    for sql in [
-        r#"SELECT "n" FROM "cache""#,
-        r#"SELECT "n" FROM "view_that_writes""#,
-        // `rls` recognizes a locking clause only between spaces. After a line break, it sends the statement to the
-        // replica, which refuses it.
-        "SELECT \"n\" FROM \"log\"\nFOR UPDATE",
-    ] {
+    for sql in
+        [r#"SELECT "n" FROM "cache""#, r#"SELECT "n" FROM "view_that_writes""#, r#"SELECT "n" FROM "view_that_locks""#]
+    {
         let rows = cluster.connection.query_all_raw(statement(sql)).await.unwrap();
         assert!(!rows.is_empty(), "{sql}");
         let streamed: Vec<_> =
@@ -124,6 +123,32 @@ async fn what_only_the_primary_can_run_is_retried_there_streamed_or_not() {
     }
     let count = cluster.owner.query_one_raw(statement("SELECT count(*) FROM log")).await.unwrap().unwrap();
     assert_eq!(count.try_get_by_index::<i64>(0).unwrap(), 2, "each read of the view is logged once");
+}
+
+#[tokio::test]
+async fn the_pools_of_all_servers_close_at_once_even_if_a_connection_to_the_primary_is_in_use() {
+    let cluster = Cluster::start("CREATE ROLE member").await;
+    let read = statement("SELECT 1");
+    assert_eq!(outcome_code(cluster.connection.query_all_raw(read.clone()).await), "done");
+    let transaction = cluster.connection.begin().await.unwrap();
+    assert!(cluster.handle.close().now_or_never().is_none(), "closing must wait for the open transaction");
+    assert_eq!(outcome_code(cluster.connection.query_all_raw(read).await), "pool_closed");
+    transaction.commit().await.unwrap();
+    cluster.handle.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_reports_no_log_position_is_not_called_another_service() {
+    let database = Server::open().await.unwrap().create_unmigrated().await.unwrap();
+    let schema = "CREATE SCHEMA shadow;
+        CREATE FUNCTION shadow.pg_control_system(OUT system_identifier bigint) LANGUAGE sql AS 'SELECT NULL::bigint'";
+    database.connect(1).await.unwrap().execute_unprepared(schema).await.unwrap();
+    let url = format!("{}?options=-csearch_path%3Dshadow%2Cpg_catalog", database.url());
+    let mut options = Options::default();
+    options.replicas = vec![url.clone()];
+    options.acquire_timeout = Duration::from_millis(200);
+    let error = Database::connect(&url, &options).await.unwrap_err();
+    assert!(error.to_string().contains("failed: it does not report its log position"), "{error}");
 }
 
 #[tokio::test]
@@ -136,4 +161,101 @@ async fn if_no_server_of_a_cluster_answers_the_error_says_how_long_the_call_has_
     options.acquire_timeout = Duration::from_secs(2);
     let error = Database::connect(&url, &options).await.unwrap_err();
     assert!(error.to_string().contains("did not answer within 2 seconds"), "{error}");
+}
+
+/// Sends a request to a server, on a thread on which waiting is allowed.
+async fn run_blocking(server: &Server, request: fn(&Server) -> Result<(), testdb::Error>) {
+    let server = server.clone();
+    tokio::task::spawn_blocking(move || request(&server).unwrap()).await.unwrap();
+}
+
+/// Returns what each server of the handle is used for.
+fn roles(handle: &Database) -> Vec<ServerRole> {
+    handle.servers().iter().map(|server| server.role).collect()
+}
+
+/// Waits until the servers of the handle are used for this.
+async fn wait_for_roles(handle: &Database, expected: [ServerRole; 2]) {
+    let waiting = async {
+        while roles(handle) != expected {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), waiting).await.unwrap_or_else(|_| panic!("they are {:?}", roles(handle)));
+}
+
+/// Starts a standby, and waits until it has replayed the creation of the database. Returns the standby and its copy of
+/// the database.
+async fn start_standby_with(primary: &Server, database: &testdb::Database) -> (Server, testdb::Database) {
+    let primary = primary.clone();
+    let standby = tokio::task::spawn_blocking(move || primary.start_standby(&[]).unwrap()).await.unwrap();
+    let replica_database = standby.replica_of(database).unwrap();
+    while replica_database.connect(1).await.is_err() {
+        sleep(Duration::from_millis(50)).await;
+    }
+    (standby, replica_database)
+}
+
+#[tokio::test]
+async fn a_standby_at_the_first_url_is_reported_as_a_replica_while_there_is_no_primary() {
+    let primary = Server::start_plain(None).await.unwrap();
+    let database = primary.create_unmigrated().await.unwrap();
+    let (_standby, replica_database) = start_standby_with(&primary, &database).await;
+    run_blocking(&primary, Server::kill).await;
+    let mut options = Options::default();
+    options.replicas = vec![database.url().to_owned()];
+    let handle = Database::connect(replica_database.url(), &options).await.unwrap();
+    assert_eq!(roles(&handle), [ServerRole::Replica, ServerRole::Unused]);
+    let owner = handle.as_identity(Identity::new("postgres"));
+    assert_eq!(outcome_code(owner.query_all_raw(statement("SELECT 1")).await), "done");
+    run_blocking(&primary, Server::start_again).await;
+    wait_for_roles(&handle, [ServerRole::Replica, ServerRole::Primary]).await;
+}
+
+#[tokio::test]
+async fn the_primary_of_another_cluster_gets_no_writes_even_if_it_answers_first() {
+    let server = Server::start_plain(None).await.unwrap();
+    let other_server = Server::start_plain(None).await.unwrap();
+    let (database, other_database) =
+        (server.create_unmigrated().await.unwrap(), other_server.create_unmigrated().await.unwrap());
+    let mut options = Options::default();
+    // By mistake, this is the URL of another cluster's primary.
+    options.replicas = vec![other_database.url().to_owned()];
+    options.acquire_timeout = Duration::from_secs(1);
+    run_blocking(&server, Server::kill).await;
+    let error = Database::connect(database.url(), &options).await.unwrap_err();
+    assert_eq!(error.code(), "connect_failed");
+    assert!(error.to_string().contains("No PostgreSQL server answers"), "{error}");
+    run_blocking(&server, Server::start_again).await;
+    let handle = Database::connect(database.url(), &options).await.unwrap();
+    assert_eq!(roles(&handle), [ServerRole::Primary, ServerRole::Unused]);
+}
+
+#[tokio::test]
+async fn a_promoted_replica_is_used_while_the_first_server_is_down_unless_the_first_turns_out_to_be_of_another_cluster()
+{
+    let primary = Server::start_plain(None).await.unwrap();
+    let database = primary.create_unmigrated().await.unwrap();
+    let (standby, replica_database) = start_standby_with(&primary, &database).await;
+    run_blocking(&primary, Server::kill).await;
+    run_blocking(&standby, Server::promote).await;
+    let mut options = Options::default();
+    options.replicas = vec![replica_database.url().to_owned()];
+    // A process that starts after the failover.
+    let handle = Database::connect(database.url(), &options).await.unwrap();
+    let owner = handle.as_identity(Identity::new("postgres"));
+    assert_eq!(outcome_code(owner.execute_unprepared("CREATE TABLE notes (n integer)").await), "done");
+    // (Started again, so that its database can be dropped at the end.)
+    run_blocking(&primary, Server::start_again).await;
+    // A process whose first URL is that of another cluster, which is down at first.
+    let other_server = Server::start_plain(None).await.unwrap();
+    let other_database = other_server.create_unmigrated().await.unwrap();
+    run_blocking(&other_server, Server::kill).await;
+    let other_handle = Database::connect(other_database.url(), &options).await.unwrap();
+    assert_eq!(roles(&other_handle), [ServerRole::Unused, ServerRole::Primary]);
+    run_blocking(&other_server, Server::start_again).await;
+    wait_for_roles(&other_handle, [ServerRole::Primary, ServerRole::Unused]).await;
+    let other_owner = other_handle.as_identity(Identity::new("postgres"));
+    let insert = "INSERT INTO notes VALUES (1)";
+    assert_eq!(outcome_code(other_owner.execute_unprepared(insert).await), "database", "it has no such table");
 }

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use rls::{Error, unverified::AsUnverified};
+use rls::{Database, Error, Options, unverified::AsUnverified};
 use sea_orm::{
     ConnectionTrait, DbBackend, DbErr, Statement, StreamTrait, TransactionTrait, Value, sea_query::ArrayType,
 };
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::{
     outcome_code,
@@ -24,7 +24,11 @@ async fn count_streamed(connection: &impl StreamTrait, sql: &str) -> Result<usiz
 
 #[tokio::test]
 async fn a_temporary_table_that_a_streamed_statement_created_is_dropped_before_another_identity_gets_the_connection() {
-    let (_database, handle, role) = create_tenant_database().await;
+    let (database, _, role) = create_tenant_database().await;
+    let mut options = Options::default();
+    // One connection, so that the other identity gets the connection with the temporary table.
+    options.max_connections = 1;
+    let handle = Database::connect(database.url(), &options).await.unwrap();
     let (acme, globex) = (as_tenant(&handle, &role, "acme"), as_tenant(&handle, &role, "globex"));
     acme.execute_unprepared("INSERT INTO notes (text) VALUES ('secret')").await.unwrap();
     let tx = acme.begin().await.unwrap();
@@ -88,6 +92,16 @@ async fn an_error_of_a_streamed_statement_is_mapped_like_that_of_any_other_state
     assert_eq!(outcome_code(acme.query_all_raw(statement(denied_query)).await), "invalid_claims");
     assert_eq!(outcome_code(count_streamed(&acme, denied_query).await), "invalid_claims");
     assert_eq!(outcome_code(count_streamed(&acme.begin().await.unwrap(), denied_query).await), "invalid_claims");
+    // This query fails in its third row.
+    let failing_query = || statement("SELECT 1 / (2 - n) FROM generate_series(0, 3) AS n");
+    let tx = acme.begin().await.unwrap();
+    for (mut rows, place) in [
+        (acme.stream_raw(failing_query()).await.unwrap(), "outside of a transaction"),
+        (tx.stream_raw(failing_query()).await.unwrap(), "in a transaction"),
+    ] {
+        assert!(rows.try_next().await.unwrap().is_some() && rows.try_next().await.unwrap().is_some(), "{place}");
+        assert_eq!(outcome_code(rows.try_next().await), "invalid_claims", "{place}");
+    }
 }
 
 #[tokio::test]
@@ -153,7 +167,7 @@ async fn what_a_streamed_view_has_written_is_rolled_back_if_the_stream_is_droppe
     let mut rows = acme.stream_raw(statement(select)).await.unwrap();
     assert!(rows.try_next().await.unwrap().is_some());
     drop(rows);
-    // The pool has two connections, so two transactions can begin only once that of the stream has ended.
+    // The pool has two connections, so these two transactions can begin only once the stream's transaction has ended.
     let transactions = [acme.begin().await.unwrap(), acme.begin().await.unwrap()];
     drop(transactions);
     assert_eq!(count_notes(&acme).await, 0);
@@ -219,4 +233,19 @@ fn a_stream_whose_runtime_shuts_down_during_its_commit_has_an_unknown_outcome() 
     runtime.shutdown_timeout(Duration::from_secs(5));
     let other_runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     assert_eq!(outcome_code(other_runtime.block_on(rows.try_next())), "commit_unknown");
+}
+
+#[test]
+fn a_streamed_raw_commit_whose_runtime_shuts_down_has_an_unknown_outcome() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (_database, acme) = runtime.block_on(create_database_with_commit_delay(1.5));
+    let tx = runtime.block_on(acme.begin()).unwrap();
+    runtime.block_on(tx.execute_unprepared("INSERT INTO notes (text) VALUES ('hello')")).unwrap();
+    let mut commit = tx.stream_raw(statement("COMMIT"));
+    // Long enough for the COMMIT to be sent, but not for its answer to arrive.
+    let answer = runtime.block_on(async { timeout(Duration::from_millis(500), &mut commit).await.map(drop) });
+    assert!(answer.is_err(), "the COMMIT must still be running");
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    let other_runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    assert_eq!(outcome_code(other_runtime.block_on(commit)), "commit_unknown");
 }

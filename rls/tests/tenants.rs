@@ -1,9 +1,13 @@
 //! Identities in a database whose rows belong to tenants. The setting `app.tenant` of an identity names the tenant.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures_util::{FutureExt, TryStreamExt};
 use rls::{Database, Error, Identity, IdentityConnection, Options, unverified::AsUnverified};
-use sea_orm::{ConnectionTrait, TransactionTrait};
+use sea_orm::{
+    ConnectionTrait, StreamTrait, TransactionTrait,
+    sea_query::{Alias, Expr, ExprTrait, Query, UpdateStatement},
+};
 use tokio::{io::copy_bidirectional, net::TcpStream, sync::oneshot};
 
 use crate::{outcome_code, proxies::listen_in_front_of, statement};
@@ -29,9 +33,22 @@ pub async fn create_tenant_database() -> (testdb::Database, Database, String) {
     (database, handle, role)
 }
 
-/// Returns the database as a tenant sees it. The identity has a second setting, `app.admin`, which no policy reads.
+/// Returns a connection with the identity of a tenant. The identity has a second setting, `app.admin`, which no policy
+/// reads.
 pub fn as_tenant(handle: &Database, role: &str, name: &str) -> IdentityConnection {
     handle.as_identity(Identity::new(role.to_owned()).with_setting("app.tenant", name).with_setting("app.admin", ""))
+}
+
+/// Connects to the database with a pool of one connection, so that each identity gets what the one before left on it.
+async fn connect_with_one_connection(database: &testdb::Database) -> Database {
+    let mut options = Options::default();
+    options.max_connections = 1;
+    Database::connect(database.url(), &options).await.unwrap()
+}
+
+/// Returns the first column of a query's first row, which must be a text.
+async fn fetch_text(connection: &impl ConnectionTrait, sql: &str) -> String {
+    connection.query_one_raw(statement(sql)).await.unwrap().unwrap().try_get_by_index(0).unwrap()
 }
 
 pub async fn count_notes(connection: &impl ConnectionTrait) -> usize {
@@ -58,8 +75,22 @@ async fn a_closed_pool_begins_no_transaction() {
 }
 
 #[tokio::test]
+async fn all_pools_of_a_handle_close_at_once_even_if_a_connection_of_one_is_in_use() {
+    let (database, handle, role) = create_tenant_database().await;
+    let handle = handle.with_pool_for_role(role.clone(), database.url(), &Options::default()).await.unwrap();
+    let owner_transaction = handle.as_identity(Identity::new("postgres")).begin().await.unwrap();
+    assert!(handle.close().now_or_never().is_none(), "closing must wait for the open transaction");
+    assert_eq!(outcome_code(as_tenant(&handle, &role, "acme").begin().await), "pool_closed");
+    owner_transaction.commit().await.unwrap();
+    handle.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_statement_that_changes_the_identity_fails_and_leaves_nothing_to_the_next_transaction() {
-    let (_database, handle, role) = create_tenant_database().await;
+    let (database, _, role) = create_tenant_database().await;
+    let handle = connect_with_one_connection(&database).await;
+    // An identity that does not set what the statements change, so that it would see what they left.
+    let without_settings = handle.as_identity(Identity::new(role.clone()));
     let (acme, globex) = (as_tenant(&handle, &role, "acme"), as_tenant(&handle, &role, "globex"));
     globex.execute_unprepared("INSERT INTO notes (text) VALUES ('hello')").await.unwrap();
     for change in
@@ -69,6 +100,8 @@ async fn a_statement_that_changes_the_identity_fails_and_leaves_nothing_to_the_n
         assert_eq!(outcome_code(tx.execute_unprepared(change).await), "identity_changed", "{change}");
         assert_eq!(outcome_code(tx.commit().await), "identity_changed", "{change}");
         assert_eq!(outcome_code(acme.execute_unprepared(change).await), "identity_changed", "{change}");
+        let select_leftovers = "SELECT concat(current_setting('app.tenant', true), current_setting('app.admin', true))";
+        assert_eq!(fetch_text(&without_settings, select_leftovers).await, "", "{change}");
         assert_eq!(count_notes(&acme).await, 0, "{change}");
     }
 }
@@ -217,13 +250,68 @@ async fn a_setting_that_postgresql_stores_in_another_form_is_verified_in_that_fo
     }
 }
 
+/// Returns the statement that updates a setting through PostgreSQL's view `pg_settings`, as SeaORM builds it.
+fn update_of_pg_settings(name: &str, setting: &str) -> UpdateStatement {
+    Query::update()
+        .table(Alias::new("pg_settings"))
+        .value(Alias::new("setting"), setting)
+        .and_where(Expr::col(Alias::new("name")).eq(name))
+        .to_owned()
+}
+
+#[tokio::test]
+async fn an_update_of_pg_settings_that_sea_orm_built_is_verified_and_undone() {
+    let (database, _, role) = create_tenant_database().await;
+    let handle = connect_with_one_connection(&database).await;
+    let globex = as_tenant(&handle, &role, "globex");
+    let identity = as_tenant(&handle, &role, "acme").identity().clone();
+    let acme = handle.as_identity(identity.with_setting("lock_timeout", "5s"));
+    let change_of_identity = update_of_pg_settings("lock_timeout", "1min");
+    assert_eq!(outcome_code(acme.execute(&change_of_identity).await), "identity_changed");
+    let tx = acme.begin().await.unwrap();
+    assert_eq!(outcome_code(tx.execute(&change_of_identity).await), "identity_changed");
+    drop(tx);
+    let show_time_zone = "SELECT current_setting('TimeZone')";
+    let clean_time_zone = fetch_text(&globex, show_time_zone).await;
+    let other_change = update_of_pg_settings("TimeZone", "Asia/Tokyo");
+    assert_eq!(outcome_code(acme.execute(&other_change).await), "done");
+    assert_eq!(fetch_text(&globex, show_time_zone).await, clean_time_zone);
+    let tx = acme.begin().await.unwrap();
+    assert_eq!(outcome_code(tx.execute(&other_change).await), "done");
+    tx.commit().await.unwrap();
+    assert_eq!(fetch_text(&globex, show_time_zone).await, clean_time_zone);
+    // A stream of raw SQL, whose text is examined like that of a statement that SeaORM built.
+    let tx = acme.begin().await.unwrap();
+    let raw_change = "UPDATE PG_SETTINGS SET setting = 'Asia/Tokyo' WHERE name = 'TimeZone'";
+    let rows = tx.stream_raw(statement(raw_change)).await.unwrap();
+    rows.try_collect::<Vec<_>>().await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(fetch_text(&globex, show_time_zone).await, clean_time_zone);
+}
+
+#[tokio::test]
+async fn a_change_of_identity_by_a_view_that_raw_sql_created_is_noticed_at_the_commit() {
+    let (_database, handle, role) = create_tenant_database().await;
+    let (acme, globex) = (as_tenant(&handle, &role, "acme"), as_tenant(&handle, &role, "globex"));
+    let tx = acme.begin().await.unwrap();
+    let create_view = "CREATE TEMPORARY VIEW switch AS SELECT set_config('app.tenant', 'globex', true) AS tenant";
+    tx.execute_unprepared(create_view).await.unwrap();
+    let read_view = Query::select().column(Alias::new("tenant")).from(Alias::new("switch")).to_owned();
+    assert_eq!(outcome_code(tx.query_all(&read_view).await), "done");
+    let insert = Query::insert()
+        .into_table(Alias::new("notes"))
+        .columns([Alias::new("text")])
+        .values_panic(["hello".into()])
+        .to_owned();
+    assert_eq!(outcome_code(tx.execute(&insert).await), "done");
+    assert_eq!(outcome_code(tx.commit().await), "identity_changed");
+    assert_eq!(count_notes(&globex).await, 0);
+}
+
 #[tokio::test]
 async fn a_listen_that_raw_sql_commits_is_undone_before_the_next_identity() {
     let (database, _, role) = create_tenant_database().await;
-    let mut options = Options::default();
-    // One connection, so that the next identity gets the connection that listened.
-    options.max_connections = 1;
-    let handle = Database::connect(database.url(), &options).await.unwrap();
+    let handle = connect_with_one_connection(&database).await;
     let (acme, globex) = (as_tenant(&handle, &role, "acme"), as_tenant(&handle, &role, "globex"));
     let tx = acme.begin().await.unwrap();
     tx.execute_unprepared("LISTEN mine").await.unwrap();
@@ -284,8 +372,10 @@ async fn a_pool_of_no_connections_or_of_more_than_any_server_can_have_is_refused
 #[tokio::test]
 async fn a_text_full_of_comments_is_examined_in_linear_time() {
     let (_database, handle, role) = create_tenant_database().await;
-    // With a quadratic search, this would take minutes.
     let comments = "/* ".repeat(1_000_000);
+    let started_at = Instant::now();
     let outcome = as_tenant(&handle, &role, "acme").execute_unprepared(&comments).await;
     assert_eq!(outcome_code(outcome), "database", "an unterminated comment");
+    // A quadratic search would take minutes.
+    assert!(started_at.elapsed() < Duration::from_secs(10), "{:?}", started_at.elapsed());
 }

@@ -88,7 +88,7 @@ impl<C: Caller> Adventures<'_, C> {
     }
 
     /// Changes an adventure except its content, which [`set_content`](Self::set_content) replaces. Without changes,
-    /// returns it as it is.
+    /// returns it as it is, to everyone who may read it.
     ///
     /// Who may: the creator and the service. Three round trips. No event.
     ///
@@ -129,9 +129,10 @@ impl<C: Caller> Adventures<'_, C> {
     /// Validates the content, stores the result and returns every error with the node that it concerns. Without errors,
     /// the adventure is valid and can be published.
     ///
-    /// If statements of the role `service_role` run over a login of their own, the result is stored in a separate
-    /// transaction of that login, which would not see what the caller's transaction has written. In a caller's
-    /// transaction, this operation then fails with [`Error::NotAllowed`], unless the adventure is already published.
+    /// If the service has a login of its own ([`Options::service_url`](crate::Options::service_url)), the result is
+    /// stored in a separate transaction of that login, which would not see what the caller's transaction has written.
+    /// In a caller's transaction, this operation then fails with [`Error::NotAllowed`], unless the adventure is already
+    /// published.
     ///
     /// Who may: the creator. Six round trips. No event.
     ///
@@ -160,7 +161,10 @@ impl<C: Caller> Adventures<'_, C> {
             if !errors.is_empty() {
                 return Err(Error::AdventureInvalid(errors));
             }
-            set_status(tx, id, AdventureStatus::Published).await
+            let outcome = set_status(tx, id, AdventureStatus::Published).await;
+            // The content has just been found valid. If the database refuses it now, it has changed meanwhile, and
+            // another attempt validates it again.
+            outcome.map_err(|error| if matches!(error, Error::AdventureInvalid(_)) { Error::Busy } else { error })
         })
     }
 
@@ -170,7 +174,8 @@ impl<C: Caller> Adventures<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`], [`Error::AdventureNotYours`], [`Error::NotSignedIn`].
+    /// [`Error::AccountClosed`] if the creator's account is closed, [`Error::NotFound`], [`Error::AdventureNotYours`],
+    /// [`Error::NotSignedIn`].
     pub async fn unpublish(self, id: Uuid) -> Result<adventures::Model, Error> {
         operation!(self.caller, "adventures.unpublish", adventure = id, |tx| {
             set_status(tx, id, AdventureStatus::Draft).await
@@ -271,8 +276,8 @@ const STORE_VALIDATION: &str = "UPDATE public.adventures
        AND status <> 'published'";
 
 /// Reads the content as the adventure's creator, validates it, and stores the result as the service, because users may
-/// not write the result. If the users' login can assume the service's role, this is one transaction, which locks the
-/// row. Otherwise a second transaction, through the service's own login, stores the result.
+/// not write the result. If users and the service have a single login, this is one transaction, which locks the row.
+/// Otherwise a second transaction, through the service's own login, stores the result.
 async fn validate_and_store(
     caller: &impl Caller,
     tx: &OperationTransaction,
@@ -280,8 +285,8 @@ async fn validate_and_store(
 ) -> Result<Vec<ValidationError>, Error> {
     let creator_id = tx.user_id()?;
     let mut query = adventures::Entity::find_by_id(id).filter(adventures::Column::CreatorId.eq(creator_id));
-    let can_assume_service_role = tx.can_execute_as_role(SERVICE_ROLE);
-    if can_assume_service_role {
+    let has_single_login = tx.can_execute_as_role(SERVICE_ROLE);
+    if has_single_login {
         query = query.lock_exclusive();
     }
     let Some(adventure) = query.one(tx).await? else {
@@ -296,15 +301,21 @@ async fn validate_and_store(
     if adventure.status == AdventureStatus::Published {
         return Ok(errors);
     }
+    let is_stored = adventure.is_valid == errors.is_empty() && adventure.validation_errors == json!(errors);
     let values = [id.into(), errors.is_empty().into(), json!(errors).into(), adventure.updated_at.into()];
     let statement = Statement::from_sql_and_values(DbBackend::Postgres, STORE_VALIDATION, values);
-    if can_assume_service_role {
+    if has_single_login {
         tx.execute_as_service(statement).await?;
         return Ok(errors);
     }
     let service_connection = caller.as_service().ok_or(Error::NotAllowed {
         rule: "an adventure must be validated outside a transaction if the service has its own login",
     })?;
+    // Storing the same result again would change `updated_at`. If the caller's isolation level is REPEATABLE READ, the
+    // caller's transaction, whose snapshot is older, could then not publish the adventure, in any attempt.
+    if is_stored {
+        return Ok(errors);
+    }
     let service_tx =
         UnverifiedExt::begin_unverified(&service_connection, TransactionOptions::default(), caller.deadline()).await?;
     let update_result = service_tx.execute_raw(statement).await?;

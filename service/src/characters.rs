@@ -197,8 +197,8 @@ impl<C: Caller> Characters<'_, C> {
     }
 
     /// Returns the seats that a character holds or has held in sessions that are not archived, the most recently joined
-    /// first. Seats in sessions that the caller cannot see are left out, such as a player's own seat in a private
-    /// session from which the Seer removed them.
+    /// first. A seat for which the player has since chosen another character is left out. So are seats in sessions that
+    /// the caller cannot see, such as a player's own seat in a private session from which the Seer removed them.
     ///
     /// Who may: its owner and the service, and other users for the sessions that they can see. Three round trips.
     ///
@@ -302,8 +302,8 @@ impl<C: Caller> Characters<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::StillReferenced`] if it has had a seat or rolled (retire it instead); [`Error::NotFound`],
-    /// [`Error::NotSignedIn`].
+    /// [`Error::StillReferenced`] if it has rolled, or is the character of a seat that it holds or has left (retire it
+    /// instead); [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn delete(self, id: Uuid) -> Result<(), Error> {
         operation!(self.caller, "characters.delete", character = id, |tx| {
             let deleted = characters::Entity::delete_by_id(id).exec(tx).await?;

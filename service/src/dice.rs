@@ -57,8 +57,8 @@ impl<C: Caller> Dice<'_, C> {
     /// [`Error::CharacterNotYours`], [`Error::CharacterRetired`], [`Error::NotSessionSeer`] if a player rolls for a
     /// creature, [`Error::NotAllowed`] if the caller is not a participant or there is no such session,
     /// [`Error::NotFound`] for the service if there is no such session or character; [`Error::InvalidValue`] for
-    /// modifiers or a description out of bounds and for the kind `heroic_save`, [`Error::CreatureNotInAdventure`],
-    /// [`Error::IdConflict`], [`Error::NotSignedIn`].
+    /// modifiers or a description out of bounds and for the kind `heroic_save`, [`Error::CreatureNotInAdventure`], also
+    /// if there is no such creature; [`Error::IdConflict`], [`Error::NotSignedIn`].
     pub async fn roll(self, roll: NewRoll) -> Result<dice_rolls::Model, Error> {
         let id = roll.id.unwrap_or_else(Uuid::new_v4);
         let modifiers = json::to_json(&roll.modifiers)?;

@@ -1,7 +1,7 @@
 //! Events: what happens in a session, in the same order for all participants.
 //!
-//! Triggers write an event for each roll, for each change of a seat or of the game state, and for each change of a
-//! session's status, scene or encounter, so that no program can forget one. Participants can also send events; their
+//! Triggers write an event for each roll, for each seat that is taken or given up, and for each change of a session's
+//! status, scene, encounter or game state, so that no program can forget one. Participants can also send events; their
 //! type begins with `client.`. Events are kept for a day. [`Events::subscribe`] streams them as they happen;
 //! [`Events::after`] returns a page at a time.
 //!
@@ -31,10 +31,11 @@ mod hub;
 mod poller;
 mod reader;
 mod recent;
+mod stream_position;
 mod subscription;
 
 use entity::session_events::{self, Model as Event};
-use sea_orm::ActiveValue::Set;
+use sea_orm::{ActiveValue::Set, DbBackend, Statement, sqlx::postgres::PgRow};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -167,7 +168,7 @@ impl<C: Caller> Events<'_, C> {
 }
 
 /// Reads the page of [`Events::after`]. Returns an error if the event with this `seq` is no longer kept, because later
-/// events may then have been deleted, too.
+/// events may then have been deleted, too; or [`Error::ReadOnly`] if only the primary can tell.
 async fn read_kept_events_after(tx: &OperationTransaction, session_id: Uuid, seq: i64) -> Result<Vec<Event>, Error> {
     // The query also returns the event with this `seq`, if it is still kept. So no further round trip is needed to look
     // it up.
@@ -182,10 +183,24 @@ async fn read_kept_events_after(tx: &OperationTransaction, session_id: Uuid, seq
          ORDER BY seq LIMIT {limit}"
     );
     let mut events = rows::fetch_all(tx, binds.into_statement(sql), decode_events).await?.into_iter();
-    if includes_start && events.next().is_none_or(|event| event.seq != seq) {
-        return Err(Error::EventsExpired);
+    if includes_start {
+        match events.next() {
+            Some(start) if start.seq == seq => (),
+            // Events of a session become visible in the order of their numbers, on a standby too. So a later event
+            // shows that this server has replayed the one with this `seq`, if there ever was one.
+            Some(_) => return Err(Error::EventsExpired),
+            // A standby that is behind may lack an event that the client has received through another server.
+            None if is_standby(tx).await? => return Err(Error::ReadOnly),
+            None => return Err(Error::EventsExpired),
+        }
     }
     Ok(events.collect())
+}
+
+async fn is_standby(tx: &OperationTransaction) -> Result<bool, Error> {
+    let statement = Statement::from_string(DbBackend::Postgres, "SELECT pg_is_in_recovery() AS is_standby");
+    let decode = |rows: &[PgRow]| rows.iter().map(|row| rows::decode_cell(row, "is_standby")).collect();
+    Ok(rows::fetch_all(tx, statement, decode).await?.pop().unwrap_or_default())
 }
 
 /// The `seq` of the newest event of a session.
@@ -193,13 +208,22 @@ struct NewestSeq {
     seq: i64,
 }
 
-/// Returns an identifier of the history of events that is being read. If it changes, a subscription may be reading
-/// another history. With replicas it is the WAL timeline, which the primary and its standbys share, and which changes
-/// with each promotion. Otherwise it is the argument `event_history_id`, the result of `private.event_history_id()`,
-/// which also changes with each restart. On a standby it is `None`; without replicas, that is an error.
-fn choose_history_id(tx: &OperationTransaction, event_history_id: Option<String>) -> Result<String, Error> {
+/// An SQL expression: the OID of the database, which is the same on the primary and its standbys, and changes if the
+/// database is created again from a dump.
+const DATABASE_OID_SQL: &str = "(SELECT oid::bigint FROM pg_catalog.pg_database WHERE datname = current_database())";
+
+/// Returns an identifier of the history of events that is being read. If the identifier changes, a subscription may be
+/// reading another history. With replicas, the identifier consists of the WAL timeline, which the primary and its
+/// standbys share, and which changes with each promotion, and of the database's OID. Without replicas, it is
+/// `event_history_id`, the result of `private.event_history_id()`, which includes the OID and also changes with each
+/// restart. On a standby, `event_history_id` is `None`; without replicas, that is an error.
+fn choose_history_id(
+    tx: &OperationTransaction,
+    database_oid: i64,
+    event_history_id: Option<String>,
+) -> Result<String, Error> {
     match (tx.timeline(), event_history_id) {
-        (Some(timeline), _) => Ok(format!("timeline {timeline}")),
+        (Some(timeline), _) => Ok(format!("timeline {timeline}, database {database_oid}")),
         (None, Some(event_history_id)) => Ok(event_history_id),
         // No replicas are configured, but the server is a standby. A standby shows events late, and may lack some of
         // them when it is promoted.

@@ -219,9 +219,10 @@ impl<C: Caller> Maintenance<'_, C> {
 impl Maintenance<'_, IdentityConnection> {
     /// Vacuums and analyzes the tables with the most updates and deletions. After each table, calls `on_progress` with
     /// the number of tables processed so far. A table that is locked, for example by another VACUUM, is skipped, but
-    /// counts as processed. After the time limit, no further table is begun.
+    /// counts as processed. After the time limit, no further table is begun; the handle's deadline does not limit the
+    /// vacuum of a table.
     ///
-    /// Who may: the service, through a login that owns the tables (the one that migrated). Three round trips and one
+    /// Who may: the service, through a login that owns the tables (the one that migrated). Three round trips, and two
     /// for each table. No event.
     ///
     /// # Errors
@@ -258,7 +259,8 @@ impl Maintenance<'_, IdentityConnection> {
         // Nothing is retried here: `operation_run` serves only to record the outcome in the span.
         let operation_run = OperationRun::new(self.caller, Access::ReadWrite);
         let vacuum_future = async {
-            let tx = UnverifiedExt::begin_unverified(self.caller, TransactionOptions::default(), None).await?;
+            let deadline = self.caller.deadline();
+            let tx = UnverifiedExt::begin_unverified(self.caller, TransactionOptions::default(), deadline).await?;
             let statement = Statement::from_string(DbBackend::Postgres, SELECT_OWNS_TABLES);
             let row = OwnershipRow::find_by_statement(statement).one(&tx).await?;
             tx.rollback().await?;

@@ -20,8 +20,8 @@ use crate::{
 /// connection, the caller gets that error.
 const MAX_ATTEMPTS: u32 = 5;
 
-/// Minimum time for which an operation that waits for the answer to its commit does so, even past the deadline. Without
-/// the answer nobody knows whether the commit happened, and most answers come within this time.
+/// An operation that waits for the answer to its commit waits at least this long, even past the deadline. Without the
+/// answer nobody knows whether the commit happened, and most answers come within this time.
 const COMMIT_GRACE: Duration = Duration::from_secs(1);
 
 /// Whether an operation only reads, or may also write.
@@ -133,8 +133,9 @@ impl OperationRun {
     /// Returns whether to retry the operation: the failed attempt changed nothing, another attempt may succeed, and
     /// there are attempts and time left. If so, first counts the failed attempt and waits for the back-off.
     pub(crate) async fn wait_to_retry(&mut self, error: &Error) -> bool {
-        // `Error::ReadOnly` has three causes: the server is a replica, the server has just been replaced as the
-        // primary, or the attempt ran in a `READ ONLY` transaction and called a function that writes.
+        // `Error::ReadOnly` means that the server is a replica, or has just been replaced as the primary; that none of
+        // the servers accepts writes at the moment; or that the attempt ran in a `READ ONLY` transaction and called a
+        // function that writes.
         let may_succeed = matches!(error, Error::Busy)
             // Not after a timeout: the attempt has already waited `acquire_timeout` for a server that did not answer.
             || matches!(error, Error::ConnectionLost(source) if !is_timeout(source))

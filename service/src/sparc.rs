@@ -68,6 +68,7 @@ impl Sparc {
     /// [`Error::ConnectFailed`] if no connection can be opened. Its message names the cause (wrong host or password,
     /// unknown database, no TLS, no server) in the same words as the program `migration`. [`Error::SchemaMissing`] if
     /// the database is not migrated, [`Error::SchemaOutdated`] if its schema is older than this crate needs.
+    /// [`Error::PoolExhausted`] if a connection is opened, but the version of the schema cannot be read in time.
     /// [`Error::Misconfigured`] if [`Options::max_connections`] is out of range.
     pub async fn connect(url: &str) -> Result<Self, Error> {
         Self::connect_with(url, Options::default()).await

@@ -273,7 +273,8 @@ impl<C: Caller> Users<'_, C> {
 
     /// Closes an account: removes its personal data, gives up its seats in live sessions (neither completed nor
     /// cancelled), cancels the live sessions that it runs, and deletes or archives its draft adventures. History shared
-    /// with others remains (`docs/decisions.md`, "Retiring, closing, deleting"). Idempotent.
+    /// with others remains (`docs/decisions.md`, "Retiring, closing, deleting"). Idempotent for the service; a user who
+    /// repeats the call gets [`Error::AccountClosed`].
     ///
     /// On Supabase, delete the account through the platform instead, because the platform also signs the owner out.
     /// This operation does all of the above there too and, if the platform allows it, marks the account as deleted, but

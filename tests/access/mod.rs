@@ -22,7 +22,8 @@ enum Outcome {
     /// A row was read or written.
     Done,
     /// A missing privilege, a policy, a trigger or a function refused the attempt with SQLSTATE
-    /// `insufficient_privilege`, or row security hid the row.
+    /// `insufficient_privilege`, or the statement matched no row: row security hid the row, or the caller has no such
+    /// row (the service, for example, has no seat).
     NoAccess,
     /// A rule of the game refused the attempt, with one of the schema's own errors or a constraint violation.
     RefusedByRule,

@@ -36,9 +36,10 @@ fn callers_by_role(world: &World) -> [(&'static str, SqlCaller); 3] {
     ]
 }
 
-/// Writes the section about columns. Attempts to read and write every column of every table, and to delete from every
-/// table, in statements that match no row; also to truncate every table and to create a trigger on it. The attempts
-/// show the privileges independently of what the catalog says about them.
+/// Writes the section about columns. Attempts to read and write every column of every table in schema `public`, and to
+/// delete from every table, in statements that match no row; also to truncate every table and to create a trigger on
+/// it. The attempts show the privileges independently of what the catalog says about them. (`schema_rules.rs` checks
+/// that no API role has a privilege on a table in schema `private`.)
 pub async fn write_columns_section(world: &World, page: &mut String) {
     let callers_by_role = callers_by_role(world);
     write_section_start(
@@ -190,6 +191,7 @@ const EXTRA_ACCESS: &[(&str, &str)] = &[
     ),
     ("close_account", "erases the caller's own account; for the service, any"),
     ("my_email", "the caller's own e-mail address"),
+    ("get_session_details", "the same as `session_details`, as JSON"),
     (
         "session_details",
         "a session that the caller sees: the participants' names and classes, and its adventure, with the content only for participants",

@@ -227,7 +227,8 @@ async fn write_seats_section(fixture: &Fixture, page: &mut String) {
         "session_players",
         "r: reads the player's seat, j: takes a new seat (the visitor and the service: one for the stranger), s: seats the stranger,\n\
          a: leaves or rejoins, k: removes the player, b: gives the removed player the seat back, l: lets the removed player rejoin,\n\
-         c: changes their own character, x: changes the player's, h: restores their own heroic save, d: deletes the player's seat.",
+         c: changes their own character, x: changes the player's, h: restores their own heroic save, d: deletes the player's seat.\n\
+         The visitor and the service have no seat; a, c and h are attempts on the player's.",
     );
     let (player, stranger, removed) = (fixture.actor("player"), fixture.actor("stranger"), fixture.actor("removed"));
     for SeersSession { name, id, .. } in &fixture.seers_sessions {
@@ -241,17 +242,25 @@ async fn write_seats_section(fixture: &Fixture, page: &mut String) {
                 insert_seat_sql(*id, account_holder.id, account_holder.spare_character)
             },
             's' => |_| insert_seat_sql(*id, stranger.id, stranger.character),
-            'a' => |actor| update_sql("is_active = NOT is_active", actor.id),
+            'a' => |actor| update_sql("is_active = NOT is_active", actor_or_player(fixture, actor).id),
             'k' => |_| update_sql("is_active = false", player.id),
             'b' => |_| update_sql("is_active = true", removed.id),
             'l' => |_| update_sql("removed_at = NULL", removed.id),
-            'c' => |actor| update_sql(&format!("character_id = '{}'", actor.spare_character), actor.id),
+            'c' => |actor| {
+                let account_holder = actor_or_player(fixture, actor);
+                update_sql(&format!("character_id = '{}'", account_holder.spare_character), account_holder.id)
+            },
             'x' => |_| update_sql(&format!("character_id = '{}'", player.spare_character), player.id),
-            'h' => |actor| update_sql("heroic_saves_used = 0", actor_or_stranger(fixture, actor).id),
+            'h' => |actor| update_sql("heroic_saves_used = 0", actor_or_player(fixture, actor).id),
             'd' => |_| format!("DELETE FROM session_players WHERE session_id = '{id}' AND user_id = '{}'", player.id),
         ];
         write_attempts(fixture, page, name, statements).await;
     }
+}
+
+/// Returns the actor or, for the visitor and the service, who have no account, the player.
+fn actor_or_player<'a>(fixture: &'a Fixture, actor: &'a Actor) -> &'a Actor {
+    if actor.id.is_nil() { fixture.actor("player") } else { actor }
 }
 
 /// Writes the section about rolls and events.
@@ -261,7 +270,8 @@ async fn write_rolls_and_events_section(fixture: &Fixture, page: &mut String) {
         "dice_rolls, session_events",
         "Rolls: r: reads one, o: rolls for their own character, p: for the player's, c: for a creature, n: inserts one with chosen results, s:\n\
          makes a heroic save of the player's failed roll, u: updates one, d: deletes one. Events: e: reads one, k: sends a `client.` kind, f: sends an\n\
-         event of a kind that only the server sends, w: updates one, b: deletes one.",
+         event of a kind that only the server sends, w: updates one, b: deletes one. The visitor and the service have no character;\n\
+         o is an attempt with the player's.",
     );
     let player = fixture.actor("player");
     for SeersSession { name, id, roll_id, event_id, .. } in &fixture.seers_sessions {
@@ -269,7 +279,7 @@ async fn write_rolls_and_events_section(fixture: &Fixture, page: &mut String) {
             |kind: &str| format!("INSERT INTO session_events (session_id, event_type) VALUES ('{id}', '{kind}')");
         let statements = statements![
             'r' => |_| format!("SELECT FROM dice_rolls WHERE id = '{roll_id}'"),
-            'o' => |actor| insert_attribute_check_sql(*id, actor.character),
+            'o' => |actor| insert_attribute_check_sql(*id, actor_or_player(fixture, actor).character),
             'p' => |_| insert_attribute_check_sql(*id, player.character),
             'c' => |_| format!(
                 "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)

@@ -162,7 +162,12 @@ async fn nobody_reopens_a_closed_account() {
     }
     // Nor does anybody store personal data in the account's profile again.
     for caller in [&world.service(), &world.owner()] {
-        for set in ["display_name = 'Ada'", "avatar_url = 'https://example.org/a.png'", "bio = 'Back.'"] {
+        for set in [
+            "email = 'back@example.org'",
+            "display_name = 'Ada'",
+            "avatar_url = 'https://example.org/a.png'",
+            "bio = 'Back.'",
+        ] {
             let sql = format!("UPDATE users SET {set} WHERE id = '{}'", user.user_id());
             assert_refused!(caller.execute(&sql).await, ACCOUNT_CLOSED, "account_open", "{set}");
         }

@@ -20,7 +20,8 @@ async fn cancel_session(world: &World, session: Uuid) {
     assert_eq!(attempt(&world.owner(), &sql).await, "done");
 }
 
-/// Archives an ended session, as a job does 90 days after the session's end.
+/// Moves the end of an ended session a year into the past, and archives the session, as a job does with sessions that
+/// ended more than 90 days ago.
 async fn archive_session(world: &World, session: Uuid) {
     let sql = format!("UPDATE sessions SET ended_at = now() - INTERVAL '1 year' WHERE id = '{session}'");
     assert_eq!(attempt(&world.owner(), &sql).await, "done");
@@ -307,9 +308,9 @@ async fn only_the_first_publication_sets_the_time_of_publication() {
     let draft_adventure = world.new_draft_adventure(creator.user_id()).await;
     let publish = format!("UPDATE adventures SET is_valid = true, status = 'published' WHERE id = '{draft_adventure}'");
     assert_eq!(attempt(&world.service(), &publish).await, "done");
-    let select_is_published_at_set =
+    let select_has_published_at =
         format!("SELECT published_at IS NOT NULL FROM adventures WHERE id = '{draft_adventure}'");
-    assert_eq!(world.owner().fetch_value::<bool>(&select_is_published_at_set).await, Ok(true));
+    assert_eq!(world.owner().fetch_value::<bool>(&select_has_published_at).await, Ok(true));
     // Later publications do not change the time.
     let select_published_at = format!("SELECT published_at::text FROM adventures WHERE id = '{published_adventure}'");
     let time_of_first_publication: String = world.owner().fetch_value(&select_published_at).await.unwrap();

@@ -147,7 +147,7 @@ async fn reusing_the_id_of_an_archived_row_is_refused_in_an_older_snapshot_too()
             for (list, sql) in
                 [(&mut inserts_with_archived_id, sql_with_archived_id), (&mut inserts_with_new_id, sql_with_new_id)]
             {
-                let transaction = caller.begin_at_with_snapshot(level).await;
+                let transaction = caller.begin_and_take_snapshot(level).await;
                 list.push((transaction, sql, level));
             }
         }
@@ -194,8 +194,8 @@ async fn changing_an_active_seat_of_an_ended_session_is_refused_without_waiting_
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     world.update_session(&game, "status = 'completed'").await;
-    // This is the lock that archiving takes on the session. If a change of a seat waited for it, archiving would find
-    // the seat locked, and skip the session.
+    // This is the lock that archiving takes on the session. If a change of a seat waited for it, the change would hold
+    // the lock of the seat meanwhile, so archiving would find the seat locked and skip the session.
     let session_lock_holder = world.owner().begin().await;
     execute_in(&session_lock_holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session_id))
         .await

@@ -188,6 +188,25 @@ async fn one_statement_deletes_at_most_a_hundred_rows() {
         assert_eq!(dry_run(&user, &repeated_deletions).await, "done", "{table}");
         assert_eq!(dry_run(&world.owner(), &format!("DELETE FROM {table} WHERE {condition}")).await, "done");
     }
+    // Deleting an adventure in the same statement makes the database delete its creatures in the owner's name. On
+    // PostgreSQL 18, that must not keep the trigger from counting the creatures that the user deletes.
+    let delete_creatures_and_adventure = format!(
+        "WITH first AS (
+           DELETE FROM creatures WHERE id IN (
+             SELECT id FROM creatures WHERE adventure_id = {quoted_draft_adventure_id} ORDER BY id LIMIT 55
+           )
+         ),
+         second AS (
+           DELETE FROM creatures WHERE id IN (
+             SELECT id FROM creatures WHERE adventure_id = {quoted_draft_adventure_id} ORDER BY id DESC LIMIT 50
+           )
+         )
+         DELETE FROM adventures WHERE id = (
+           SELECT id FROM adventures
+           WHERE creator_id = {quoted_user_id} AND status = 'draft' AND id <> {quoted_draft_adventure_id} LIMIT 1
+         )"
+    );
+    assert_eq!(dry_run(&user, &delete_creatures_and_adventure).await, TOO_MANY_ROWS);
     // Rows that are deleted with their parent row, or with an account, do not count.
     assert_eq!(dry_run(&user, &format!("DELETE FROM adventures WHERE id = {quoted_draft_adventure_id}")).await, "done");
     assert_eq!(attempt(&user, &format!("SELECT private.close_account({quoted_user_id})")).await, "done");

@@ -141,7 +141,7 @@ async fn a_statement_cannot_replace_a_row_and_keep_its_history() {
     let world = World::new().await;
     let fixture = create_populated_account(&world).await;
     let played_adventure = world.new_adventure(fixture.account_id).await;
-    world.update_session(&fixture.joined_session, &format!("adventure_id = '{played_adventure}'")).await;
+    world.update_session(&world.new_session(0).await, &format!("adventure_id = '{played_adventure}'")).await;
     let better_values = "'Better', 'wizard', 6, 6, 6, 6, '{}'";
     let character_columns = "id, user_id, name, class, might, grace, wit, heart, special_ability";
     // Such a statement is refused for a row with history (a character with a seat, an adventure that is played) and for

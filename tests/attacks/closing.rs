@@ -98,7 +98,10 @@ async fn short_writes_do_not_keep_players_from_leaving_several_sessions() {
     let sql = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.user_id);
     let leaving_outcome = timeout(Duration::from_secs(60), player.caller.execute(&sql)).await;
     assert_eq!(leaving_outcome.expect("the writes must not delay the player for ever"), Ok(4));
-    write_tasks.iter().for_each(JoinHandle::abort);
+    for write_task in write_tasks {
+        assert!(!write_task.is_finished(), "the writes must go on while the player leaves");
+        write_task.abort();
+    }
 }
 
 /// The account of a Seer is closed. The closing cancels the Seer's session, and so has to change counters of the
@@ -140,8 +143,9 @@ async fn an_account_is_closed_or_deleted_while_another_seer_creates_a_session_of
         execute_in(&other_seers_transaction, &insert_session).await.unwrap();
         let sql = close_or_delete_account_sql(author.user_id(), is_deletion);
         // The closing or deletion waits for none of the other Seer's locks, so overlapping transactions of other users
-        // cannot prevent it.
-        assert_eq!(attempt(&world.owner(), &format!("SET LOCAL lock_timeout = '10s'; {sql}")).await, "done");
+        // cannot prevent it. (`lock_timeout` would not show that the deletion waits: the deletion skips an adventure
+        // that it cannot lock, also after the error of that timeout.)
+        assert_eq!(attempt(&world.owner(), &format!("SET LOCAL statement_timeout = '10s'; {sql}")).await, "done");
         assert!(is_account_closed(&world, author.user_id()).await);
         other_seers_transaction.commit().await.unwrap();
         // The adventure stays, because the other Seer's session refers to it. So its author's profile stays too, even
@@ -213,7 +217,8 @@ async fn an_account_is_deleted_while_another_seer_writes_to_an_unshared_ended_se
     let insert_event =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{session}', 'client.wave')");
     execute_in(&other_seers_transaction, &insert_event).await.unwrap();
-    let sql = format!("SET LOCAL lock_timeout = '10s'; DELETE FROM auth.users WHERE id = '{}'", author.user_id());
+    // As above, `lock_timeout` would not show that the deletion waits.
+    let sql = format!("SET LOCAL statement_timeout = '10s'; DELETE FROM auth.users WHERE id = '{}'", author.user_id());
     assert_eq!(attempt(&world.owner(), &sql).await, "done");
     other_seers_transaction.commit().await.unwrap();
     // The deletion does not wait for the session, which the other Seer has locked. So the adventure stays, and the

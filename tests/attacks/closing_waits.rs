@@ -6,7 +6,7 @@ use super::{
     deadlocks::insert_event_sql,
     delete_account_sql, execute_and_commit, execute_in, is_account_closed, new_private_session,
     populated_account::create_populated_account,
-    sqlstates::{ACCOUNT_CLOSED, DEADLOCK_DETECTED, SERIALIZATION_FAILURE},
+    sqlstates::{ACCOUNT_CLOSED, DEADLOCK_DETECTED, LOCK_NOT_AVAILABLE, SERIALIZATION_FAILURE},
 };
 use crate::world::{World, insert_attribute_check_sql, insert_seat_sql};
 
@@ -93,6 +93,7 @@ async fn no_write_overtakes_a_closing_that_waits() {
 #[tokio::test]
 async fn closing_an_account_locks_no_session_while_it_waits_for_the_lock_on_a_draft() {
     let world = World::new().await;
+    let superuser = world.superuser().await;
     for is_deletion in [false, true] {
         let game = world.new_active_session(1).await;
         let creator = world.new_account().await;
@@ -106,7 +107,10 @@ async fn closing_an_account_locks_no_session_while_it_waits_for_the_lock_on_a_dr
         let seers_transaction = game.seer.begin().await;
         let complete = format!("UPDATE sessions SET status = 'completed' WHERE id = '{}'", game.session_id);
         execute_in(&seers_transaction, &complete).await.unwrap();
-        let closing_transaction = world.owner().begin().await;
+        let closing_transaction = superuser.begin().await;
+        // With this timeout, the closing would detect a deadlock only after 60 s. So the Seer's statement, with the
+        // default of 1 s, would detect it first, and would fail. (The closing would just try again.)
+        execute_in(&closing_transaction, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
         let sql = close_or_delete_account_sql(creator, is_deletion);
         let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });
         world.owner().wait_until_backends_wait_for_locks(1).await;
@@ -165,7 +169,9 @@ async fn a_transaction_that_has_written_goes_on_while_a_closing_waits_for_it() {
     let writing_transaction = fixture.caller.begin().await;
     execute_in(&writing_transaction, "SET LOCAL lock_timeout = '10s'").await.unwrap();
     execute_in(&writing_transaction, &update_bio).await.unwrap();
-    let closing_transaction = world.owner().begin().await;
+    let closing_transaction = world.superuser().await.begin().await;
+    // If there were a deadlock, the user's statement would detect it, and would fail.
+    execute_in(&closing_transaction, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
     let sql = close_account_sql(fixture.account_id);
     let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });
     world.owner().wait_until_backends_wait_for_locks(1).await;
@@ -173,4 +179,21 @@ async fn a_transaction_that_has_written_goes_on_while_a_closing_waits_for_it() {
     assert_eq!(execute_and_commit(writing_transaction, &update_bio).await, "done");
     assert_eq!(closing_task.await.unwrap(), "done");
     assert!(is_account_closed(&world, fixture.account_id).await);
+}
+
+/// A transaction that has locked a whole table makes the closing wait. The caller's `lock_timeout` limits that wait:
+/// the closing then fails with `lock_not_available`.
+#[tokio::test]
+async fn closing_gives_up_waiting_for_a_locked_table_at_the_callers_lock_timeout() {
+    let world = World::new().await;
+    let game = world.new_session(1).await;
+    let player = &game.players[0];
+    for table in ["characters", "sessions", "users"] {
+        let lock_holder = world.owner().begin().await;
+        execute_in(&lock_holder, &format!("LOCK TABLE {table}")).await.unwrap();
+        let close = format!("SET LOCAL lock_timeout = '200ms'; SELECT private.close_account('{}')", player.user_id);
+        assert_eq!(attempt(&world.service(), &close).await, LOCK_NOT_AVAILABLE, "{table}");
+        lock_holder.rollback().await.unwrap();
+    }
+    assert!(!is_account_closed(&world, player.user_id).await);
 }

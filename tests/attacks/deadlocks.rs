@@ -1,8 +1,9 @@
 //! Closing an account (its personal data is removed) or deleting it does not deadlock with other users' statements, in
 //! whatever order these lock rows. The exception is a deadlock over old events, after which the closing and the
-//! deletion go on. Nor can an account delay its own closing by overlapping writes (which `starvation.rs` tests). Every
-//! write of an account locks the account's row in `private.account_gates` before any other row. The closing and the
-//! deletion lock the account's row in `auth.users`, then that row, and only then the others.
+//! deletion go on. Every write of an account locks the account's row in `private.account_gates` before any other row.
+//! The closing and the deletion lock the account's row in `auth.users` first, then the one in `private.account_gates`,
+//! and only then other rows. (`closing_waits.rs` and `starvation.rs` test that an account cannot delay its own closing
+//! by overlapping writes.)
 
 use uuid::Uuid;
 

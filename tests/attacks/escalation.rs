@@ -4,9 +4,12 @@ use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
 use super::{dry_run, execute_in, outcome_code};
-use crate::world::{
-    GameSession, SqlCaller, World, insert_attribute_check_sql, insert_character_sql, insert_heroic_save_sql,
-    insert_seat_sql,
+use crate::{
+    maintenance::insert_old_events,
+    world::{
+        GameSession, SqlCaller, World, insert_attribute_check_sql, insert_character_sql, insert_heroic_save_sql,
+        insert_seat_sql,
+    },
 };
 
 /// If the search path of a function does not name `pg_temp`, PostgreSQL looks for types and tables among the caller's
@@ -59,9 +62,9 @@ async fn nothing_that_the_api_serves_runs_with_its_owners_privileges() {
 const TRAP_SPRUNG: &str = "ZZ666";
 
 /// Creates the traps: for every base type of PostgreSQL (except arrays and those called `pg_...`) and each of our
-/// enums, a domain of the same name, and for each of our tables a temporary table of the same name. The domains' checks
-/// and the tables' defaults raise [`TRAP_SPRUNG`] if they run as a role other than the attacker's, which the setting
-/// `sparc.attacker` names.
+/// enums, a domain of the same name, and for each table of schema `public` a temporary table of the same name. The
+/// domains' checks and the tables' defaults raise [`TRAP_SPRUNG`] if they run as a role other than the attacker's,
+/// which the setting `sparc.attacker` names.
 const CREATE_TRAPS: &str = "
 DO $traps$
 DECLARE
@@ -97,8 +100,9 @@ BEGIN
 END
 $traps$";
 
-/// Creates functions and operators with names that our SQL often uses. Each of them is a trap too: it checks the role
-/// with the function `check_role`, which [`CREATE_TRAPS`] creates.
+/// Creates functions and operators with names that our SQL often uses. They check the role with the function
+/// `check_role`, which [`CREATE_TRAPS`] creates. But PostgreSQL finds a function or operator in `pg_temp` only by its
+/// qualified name, whatever the search path, so none of our functions can call them.
 const CREATE_IMPOSTORS: &str = "
 CREATE FUNCTION pg_temp.now() RETURNS pg_catalog.timestamptz LANGUAGE plpgsql AS
   $$ BEGIN PERFORM pg_temp.check_role('now'); RETURN pg_catalog.now(); END $$;
@@ -150,12 +154,7 @@ impl Fixture {
             world.owner().execute(&sql).await.unwrap();
         }
         // The statements that insert an event also delete this one, because it is more than a day old.
-        let insert_old_event = format!(
-            "INSERT INTO session_events (session_id, event_type, created_at)
-             VALUES ('{}', 'client.old', now() - INTERVAL '2 days')",
-            game.session_id
-        );
-        world.owner().execute(&insert_old_event).await.unwrap();
+        insert_old_events(&world, game.session_id, 1).await;
         Self { world, game, failed_roll_id, draft_adventure_id, creature_id, spare_character_id, waiting_game }
     }
 

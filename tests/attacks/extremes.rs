@@ -129,11 +129,12 @@ fn insert_attempts(stranger: Uuid, own_session: Uuid, own_character: Uuid) -> Ve
 /// Creates rows that a stranger may not see, and returns their placeholders with their ids. (The profile of `$user` is
 /// public, but the stranger may not change it.)
 async fn create_hidden_rows(world: &World) -> Vec<(&'static str, Uuid)> {
-    let game = world.new_active_session(1).await;
+    let game = world.new_session(1).await;
     let player = &game.players[0];
     let (seer, owner) = (game.seer.user_id(), world.owner());
     let draft_adventure = world.new_draft_adventure(seer).await;
     world.update_session(&game, &format!("adventure_id = '{draft_adventure}'")).await;
+    world.update_session(&game, "status = 'active'").await;
     let sql = format!(
         r#"INSERT INTO creatures (adventure_id, name, stats)
            VALUES ('{draft_adventure}', 'Wolf', '{{"might": 9, "grace": 9, "wit": 9, "heart": 9}}') RETURNING id"#

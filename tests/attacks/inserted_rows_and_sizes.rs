@@ -104,7 +104,7 @@ async fn no_statement_evades_the_limit_on_inserted_rows() {
             "PREPARE many AS {insert} SELECT {row} FROM generate_series(1, $1::integer);
              EXECUTE many (100); EXECUTE many (101)"
         ),
-        // The statement reads the server's count of the rows that this transaction has inserted.
+        // The statement itself reads the server's count of inserted rows, from which the policy computes the limit.
         format!(
             "{insert} SELECT {row} FROM generate_series(1, 101)
              WHERE pg_stat_get_xact_tuples_inserted('session_events'::regclass) >= 0"

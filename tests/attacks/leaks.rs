@@ -1,4 +1,6 @@
 //! A refusal reveals nothing about rows that the caller may not see: its text is the same whether they exist or not.
+//! Two exceptions are accepted (`README.md`): a new row is refused if its id is in use, and a new seat is refused with
+//! one error if its character does not exist, and with another if the character is somebody else's.
 
 use uuid::Uuid;
 

@@ -1,7 +1,6 @@
-//! Two rules of the schema's functions. A function whose decision depends on a row's values locks the row before it
-//! reads them. And locks are taken so that statements
-//! neither deadlock nor delay each other for ever: in a fixed order, or without waiting for one lock while another is
-//! held.
+//! Two rules for the locks that the schema's functions take. A function that must not decide by outdated values of a
+//! row locks the row before it reads them. And locks are taken so that statements neither deadlock nor delay each other
+//! for ever: in a fixed order, or without waiting for one lock while another is held.
 //!
 //! *Closing* an account removes its personal data, gives up its seats in live sessions (those that have not ended), and
 //! cancels the live sessions that it runs; the account can no longer write. The platform (Supabase) also deletes
@@ -72,8 +71,8 @@ async fn closing_holds_no_other_row_while_it_waits_for_one() {
 }
 
 /// A change of an account's e-mail address waits at most a second for a transaction in which another account gives up
-/// the same address. It waits without limit for a transaction that has locked the account's own profile, for
-/// example by inserting a row that refers to the profile.
+/// the same address. It waits without limit for a transaction that has locked the account's own profile, for example by
+/// inserting a row that refers to the profile.
 #[tokio::test]
 async fn a_change_of_email_address_waits_as_long_as_the_profile_is_locked() {
     let world = World::new().await;
@@ -145,7 +144,7 @@ async fn a_new_session_of_an_adventure_does_not_delay_deleting_the_account_of_th
     let delete = format!("DELETE FROM auth.users WHERE id = '{}'", creator.user_id());
     assert_eq!(execute_and_commit(deletion_transaction, &delete).await, "done");
     creating_transaction.commit().await.unwrap();
-    // The new session refers to the adventure, so the deletion has kept the adventure.
+    // The foreign key of the new session had locked the adventure, so the deletion has kept it.
     assert_eq!(query_number(&world, &format!("SELECT count(*) FROM adventures WHERE id = '{adventure}'")).await, 1);
     assert_invariants(&world).await;
 }

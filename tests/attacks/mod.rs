@@ -85,7 +85,7 @@ async fn dry_run(caller: &SqlCaller, sql: &str) -> String {
     outcome
 }
 
-/// Runs a statement in an open transaction, and returns the number of rows that it wrote or returned.
+/// Runs one or more statements in an open transaction, and returns the number of rows that they wrote or returned.
 async fn execute_in(transaction: &DatabaseTransaction, sql: &str) -> Result<u64, SqlError> {
     transaction.execute_unprepared(sql).await.map(|result| result.rows_affected()).map_err(into_sql_error)
 }

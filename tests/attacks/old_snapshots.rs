@@ -159,8 +159,9 @@ async fn a_closed_account_writes_nothing_in_a_snapshot_where_it_is_still_open() 
     }
 }
 
-/// The insertion of an inactive seat updates no counter in the account's row of `users`. So only the seat's foreign key
-/// to that row shows that the account was closed.
+/// If the service adds a row to a closed account, it is usually the update of a counter that fails. An inactive seat is
+/// in no counter. But `prepare_seat` locks the account's row in `private.account_gates`, and the seat's foreign key
+/// locks the account's row in `users`. The closing has changed both rows since the snapshot.
 #[tokio::test]
 async fn the_service_seats_no_player_in_a_snapshot_where_the_closed_account_is_still_open() {
     let world = World::new().await;

@@ -1,4 +1,4 @@
-//! An account with every kind of row that an account can have, and the writes that it may make.
+//! An account with every kind of row that an account can have outside the archive, and the writes that it may make.
 
 use uuid::Uuid;
 
@@ -7,7 +7,7 @@ use crate::world::{
     insert_seat_sql,
 };
 
-/// An account with every kind of row that an account can have, as Seer, player and author.
+/// An account with every kind of row that an account can have outside the archive, as Seer, player and author.
 pub struct PopulatedAccount {
     pub account_id: Uuid,
     pub caller: SqlCaller,

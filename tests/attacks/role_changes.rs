@@ -1,7 +1,7 @@
 //! Rules for users also apply to a user whose statement changes the role while it runs, and to a user who writes
 //! through a trigger of their own. Resetting the role makes the login the current user, so the statements of users
-//! who change their role run over a login that is a member of `anon` and `authenticated` only. The last test is about
-//! a role that does not change: a statement that waited for a lock is checked against the session as it is then.
+//! who change their role run over a login that is a member of `anon` and `authenticated` only. In the last test, nobody
+//! changes a role: a statement that has waited for a lock is checked against the session as it is then.
 
 use uuid::Uuid;
 
@@ -200,11 +200,16 @@ async fn the_rules_for_users_do_not_apply_to_an_operators_own_role() {
         "CREATE POLICY operators_creatures ON creatures TO sparc_operators_own USING (true) WITH CHECK (true)",
         "CREATE POLICY operators_sessions ON sessions TO sparc_operators_own USING (true) WITH CHECK (true)",
         "SET LOCAL ROLE sparc_operators_own",
-        &insert_creatures,
-        "UPDATE creatures SET description = 'x'",
-        &format!("UPDATE sessions SET looking_for = 'anybody' WHERE id = '{}'", game.session_id),
     ] {
         execute_in(&transaction, sql).await.unwrap();
+    }
+    let update_session = format!("UPDATE sessions SET looking_for = 'anybody' WHERE id = '{}'", game.session_id);
+    for (sql, row_count) in [
+        (insert_creatures.as_str(), 120),
+        ("UPDATE creatures SET description = 'x'", 120),
+        (update_session.as_str(), 1),
+    ] {
+        assert_eq!(execute_in(&transaction, sql).await, Ok(row_count), "{sql}");
     }
     transaction.rollback().await.unwrap();
 }

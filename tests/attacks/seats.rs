@@ -4,8 +4,7 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, close_account, dry_run, execute_and_commit, execute_in, new_public_session,
-    query_number,
+    assert_invariants, attempt, close_account, execute_and_commit, execute_in, new_public_session, query_number,
     sqlstates::{CHARACTER_NOT_YOURS, INSUFFICIENT_PRIVILEGE, NOT_YOUR_CHOICE},
 };
 use crate::world::{GameSession, Player, World, insert_attribute_check_sql, insert_seat_sql};
@@ -69,7 +68,7 @@ async fn nobody_seats_another_user() {
                     // Another player's seat, changed into the victim's.
                     update_seat_sql(game.session_id, accomplice.user_id, &format!("user_id = '{}'", victim.user_id)),
                 ] {
-                    assert_eq!(dry_run(caller, &sql).await, INSUFFICIENT_PRIVILEGE, "{status}: {sql}");
+                    assert_eq!(attempt(caller, &sql).await, INSUFFICIENT_PRIVILEGE, "{status}: {sql}");
                 }
                 // The victim's character in the accomplice's seat. Which refusal each caller gets does not matter here.
                 let choose_victims_character = update_seat_sql(
@@ -78,7 +77,7 @@ async fn nobody_seats_another_user() {
                     &format!("character_id = '{}'", victim.character_id),
                 );
                 assert_ne!(
-                    dry_run(caller, &choose_victims_character).await,
+                    attempt(caller, &choose_victims_character).await,
                     "done",
                     "{status}: {choose_victims_character}"
                 );
@@ -99,14 +98,14 @@ async fn a_seer_cannot_affect_a_character_without_a_seat_in_their_session() {
     world.update_session(&game, "status = 'active'").await;
     for caller in [&game.seer, &game.players[0].caller] {
         assert_eq!(
-            dry_run(caller, &insert_attribute_check_sql(game.session_id, victim.character_id)).await,
+            attempt(caller, &insert_attribute_check_sql(game.session_id, victim.character_id)).await,
             INSUFFICIENT_PRIVILEGE
         );
         let wound = format!("SELECT * FROM private.change_hit_points('{}', -9)", victim.character_id);
-        assert_eq!(dry_run(caller, &wound).await, "no row");
+        assert_eq!(attempt(caller, &wound).await, "no row");
         for set in ["hit_points = 0", "name = 'Mine'", "retired_at = now()"] {
             let sql = format!("UPDATE characters SET {set} WHERE id = '{}'", victim.character_id);
-            assert_eq!(dry_run(caller, &sql).await, "no row");
+            assert_eq!(attempt(caller, &sql).await, "no row");
         }
         assert_eq!(caller.count(&format!("characters WHERE id = '{}'", victim.character_id)).await, 0);
     }
@@ -117,12 +116,12 @@ async fn a_seer_cannot_affect_a_character_without_a_seat_in_their_session() {
         "done"
     );
     let wound = format!("SELECT * FROM private.change_hit_points('{}', -9)", leaver.character_id);
-    assert_eq!(dry_run(&game.seer, &wound).await, "no row");
+    assert_eq!(attempt(&game.seer, &wound).await, "no row");
     assert_eq!(
-        dry_run(&game.seer, &insert_attribute_check_sql(game.session_id, leaver.character_id)).await,
+        attempt(&game.seer, &insert_attribute_check_sql(game.session_id, leaver.character_id)).await,
         INSUFFICIENT_PRIVILEGE
     );
-    // Nothing that was tried keeps the victim's account from being closed.
+    // The attempts have left nothing that keeps the victim's account from being closed.
     close_account(&world, victim.user_id).await;
     assert_invariants(&world).await;
 }

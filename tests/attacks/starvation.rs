@@ -253,7 +253,7 @@ async fn a_fellow_player_does_not_delay_a_heroic_save() {
         insert_heroic_save_sql(game.session_id, fellow_player.character_id, failed_roll)
     );
     assert_eq!(execute_in(&fellow_players_transaction, &sql).await.unwrap_err().code, ROLL_NOT_SAVEABLE);
-    // The fellow player's transaction is still open.
+    // The refusal has aborted the fellow player's transaction, so it holds no locks.
     let save = insert_heroic_save_sql(game.session_id, game.players[0].character_id, failed_roll);
     assert_eq!(attempt(&game.players[0].caller, &save).await, "done");
     assert_invariants(&world).await;
@@ -277,8 +277,8 @@ async fn a_seat_with_another_users_character_is_refused_without_waiting() {
     accomplices_transaction.rollback().await.unwrap();
 }
 
-/// A transaction that closes an account gives up the account's e-mail address, and may stay open. A sign-up
-/// with that address waits for a second. The new account then gets the address that is made of its own id instead.
+/// A transaction that closes an account gives up the account's e-mail address, and may stay open. A sign-up with that
+/// address waits for a second. The new account then gets the address that is made of its own id instead.
 #[tokio::test]
 async fn a_sign_up_waits_only_briefly_for_an_address_that_is_being_given_up() {
     let world = World::new().await;
@@ -288,8 +288,8 @@ async fn a_sign_up_waits_only_briefly_for_an_address_that_is_being_given_up() {
     execute_in(&closing_transaction, &format!("SELECT private.close_account('{closing_account}')")).await.unwrap();
     let sign_up_transaction = world.owner().begin().await;
     execute_in(&sign_up_transaction, "SET LOCAL statement_timeout = '20s'").await.unwrap();
-    // The closing account's row in `auth.users` still has the address, and Supabase accepts a second account with it
-    // only from single sign-on. So this test calls the function that a sign-up calls.
+    // Until the closing is committed, the account's row in `auth.users` still has the address, and Supabase accepts a
+    // second account with it only from single sign-on. So this test calls the function that a sign-up calls.
     let create_or_reopen_profile =
         format!("SELECT private.create_or_reopen_profile('{new_account}', {address}, '{{}}')");
     let create_account_without_profile =
@@ -313,9 +313,13 @@ async fn a_sign_up_waits_while_the_table_of_profiles_is_locked() {
     let sign_up_transaction = world.owner().begin().await;
     let sql = format!("INSERT INTO auth.users (id, email) VALUES ('{account}', '{account}@example.com')");
     let sign_up_task = tokio::spawn(async move { execute_and_commit(sign_up_transaction, &sql).await });
-    let select_has_long_lock_wait =
-        "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND waitstart < now() - INTERVAL '1500 ms')";
+    // `pg_locks` also shows the locks in the databases of other tests.
+    let select_has_long_lock_wait = "SELECT EXISTS (
+           SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
+           WHERE datname = current_database() AND NOT granted AND waitstart < now() - INTERVAL '1500 ms'
+         )";
     while !world.owner().fetch_value::<bool>(select_has_long_lock_wait).await.unwrap() {
+        assert!(!sign_up_task.is_finished(), "the sign-up must wait for the table");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     table_lock_holder.rollback().await.unwrap();

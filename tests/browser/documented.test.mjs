@@ -45,7 +45,7 @@ test("with a service, each event is applied once and in order, also across a res
   await waitForApplied(appliedBefore + 1);
   const seen = await page.evaluate(() => window.seen);
   const stored = sqlAsOwner(`SELECT seq FROM session_events WHERE session_id = '${sessionId}' ORDER BY seq`).split("\n").map(Number);
-  // The demo game may have written further events since the page was read.
+  // The demo game may have written further events after `window.seen` was read.
   assert.deepEqual(seen.applied, stored.slice(0, seen.applied.length));
   assert.equal(seen.loads, 1);
   assert.ok(seen.connected.includes(false), "the page must show that the connection was lost");
@@ -53,7 +53,8 @@ test("with a service, each event is applied once and in order, also across a res
 });
 
 test("on the platform, each event is applied once and in order, however broadcasts arrive", async () => {
-  // Stands in for Supabase's client: `receive` delivers a broadcast, and `changeStatus` reports a status of the channel.
+  // Stands in for Supabase's client: `receive` delivers a broadcast, and `changeStatus` reports a status of the
+  // channel.
   const stored = [], applied = [];
   let receive, changeStatus;
   const channel = {

@@ -3,6 +3,7 @@
 
 import assert from "node:assert/strict";
 import { after, afterEach, before, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { createToken, launchBrowser, sqlAsOwner, startProgram } from "./program.mjs";
 
 let browser, program;
@@ -31,6 +32,16 @@ async function openPage(path = "/", options = {}) {
 /** Waits until the page says that it receives live events. */
 const waitForLive = (page) => page.locator("#connection-state", { hasText: "Live" }).waitFor();
 const demoSessionId = async () => (await program.request("GET", "/api/demo-session")).body;
+/** Opens a session as a user, and waits until its page is shown. */
+async function openSessionAs({ token, profile }, { id }) {
+  const page = await openPage("/#/lobby");
+  await page.evaluate(([account, id]) => {
+    setUser(account);
+    location.hash = `#/session/${id}`;
+  }, [{ token, profile }, id]);
+  await page.locator("#scene").waitFor();
+  return page;
+}
 
 /** Takes a seat with a new character of this name. */
 async function sitDown(page, name) {
@@ -214,12 +225,179 @@ test("a visitor runs a game as its Seer: players join and roll", async () => {
   await page.getByText("The session has ended").first().waitFor();
 });
 
+test("the demo's players roll in a scene that was opened before its session began", async () => {
+  const seer = await program.signUp("Maud");
+  const session = await program.createSession(seer, { visibility: "public" });
+  await seer.send("PUT", `/api/sessions/${session.id}/scene/bell`);
+  const page = await openSessionAs(seer, session);
+  await page.locator(".seat", { hasText: "Brunhild" }).waitFor();
+  // Brunhild waits less than this before a roll. So she tries to roll before the session begins, and is refused.
+  await sleep(8000);
+  await page.getByRole("button", { name: "Begin" }).click();
+  await page.locator("#feed li", { hasText: "Brunhild" }).filter({ hasText: "Might" }).waitFor();
+  await seer.send("POST", `/api/sessions/${session.id}/complete`);
+});
+
+test("the story tells the change of hit points, whatever the state was when the page was loaded", async () => {
+  const [seer, player] = [await program.signUp("Petronel"), await program.signUp("Hew")];
+  const session = await program.createSession(seer);
+  const { id: heroId, max_hit_points: maximum } = await program.takeSeat(player, session, "Gunnhild");
+  await seer.send("POST", `/api/sessions/${session.id}/start`);
+  for (const damage of [3, -1]) {
+    await seer.send("POST", `/api/sessions/${session.id}/hit-points`, { character_id: heroId, damage });
+  }
+  const page = await openSessionAs(seer, session);
+  await waitForLive(page);
+  const entries = page.locator("#feed li span", { hasText: "hit point" });
+  await entries.nth(1).waitFor();
+  await page.getByRole("button", { name: "Wound Gunnhild" }).click();
+  await entries.nth(2).waitFor();
+  assert.deepEqual(await entries.allTextContents(), [
+    `Gunnhild has ${maximum - 3} of ${maximum} hit points.`, "Gunnhild gets back 1 hit point.",
+    "Gunnhild loses 1 hit point.",
+  ]);
+});
+
+test("a Seer can begin as long as a player is seated", async () => {
+  const [seer, player] = [await program.signUp("Rowan"), await program.signUp("Ilse")];
+  const session = await program.createSession(seer);
+  const page = await openSessionAs(seer, session);
+  await waitForLive(page);
+  const begin = page.getByRole("button", { name: "Begin" });
+  assert.equal(await begin.count(), 0);
+  await program.takeSeat(player, session, "Wulf");
+  await begin.waitFor();
+  await player.send("DELETE", `/api/sessions/${session.id}/seat`);
+  await begin.waitFor({ state: "detached" });
+});
+
+test("an ended session whose adventure is no longer published is still shown", async () => {
+  const seer = await program.signUp("Sunniva");
+  const session = await program.createSession(seer, { adventure: "Nine Doors Down" });
+  await seer.send("POST", `/api/sessions/${session.id}/cancel`);
+  const setStatus = (status) =>
+    sqlAsOwner(`UPDATE adventures SET status = '${status}' WHERE id = '${session.adventure_id}'`);
+  setStatus("draft");
+  try {
+    const page = await openSessionAs(seer, session);
+    await page.getByRole("heading", { name: "The session has ended" }).waitFor();
+    await page.locator("#scene", { hasText: "A secret" }).waitFor();
+  } finally {
+    setStatus("published");
+  }
+});
+
+test("somebody who does not take part is told why there is no story", async () => {
+  const session = await program.createSession(await program.signUp("Alban"), { visibility: "public" });
+  const page = await openPage(`/#/session/${session.id}`);
+  await page.getByText("Only participants can see what happens here.").waitFor();
+});
+
+test("a reload loads the characters once more, however many old events change hit points", async () => {
+  const page = await openPage();
+  await sitDown(page, "Oswy");
+  const sessionId = await demoSessionId();
+  for (const count of [1, 2, 3]) {
+    sqlAsOwner(`UPDATE sessions SET game_state = game_state || '{"count": ${count}}' WHERE id = '${sessionId}'`);
+  }
+  // The page also loads the characters after these changes, shortly after their events have arrived.
+  await sleep(1500);
+  let requests = 0;
+  page.on("request", (request) => { if (request.url().endsWith("/api/characters")) requests += 1; });
+  await page.reload();
+  await waitForLive(page);
+  await page.locator("#feed li").first().waitFor();
+  await sleep(1500);
+  assert.equal(requests, 2);
+  await leave(page);
+});
+
+test("of two responses that overtake each other, the page keeps the later log position", async () => {
+  const page = await openPage("/#/lobby");
+  for (const [earlier, later] of [["1-0/FF", "1-0/100"], ["1-0/FFFFFFFF", "1-1/0"], ["9-9/9", "10-0/0"]]) {
+    const kept = await page.evaluate((pair) => [pair, pair.toReversed()].map((texts) => {
+      position = null;
+      for (const text of texts) rememberPosition({ headers: new Headers({ "sparc-position": text }) });
+      return position;
+    }), [earlier, later]);
+    assert.deepEqual(kept, [later, later]);
+  }
+});
+
+test("a roll for initiative is spoken without a difficulty", async () => {
+  const page = await openPage();
+  await waitForLive(page);
+  await page.evaluate(() => {
+    const payload = {
+      roll_type: "initiative", character_name: "Wren", character_id: "none", roll_id: "none", attribute: "grace",
+      results: [4], total: 4, modified_total: 4, modifiers: [], difficulty: 3, margin: 1, success: true,
+      animation_seed: "1",
+    };
+    receiveEvent({ event_type: "dice_rolled", seq: game.lastSeq + 1, created_at: new Date().toISOString(), payload });
+    render();
+  });
+  await page.locator("#spoken", { hasText: "Wren rolls 4: 4 for initiative" }).waitFor({ state: "attached" });
+  assert.equal(await page.locator("#spoken").textContent(), "Wren rolls 4: 4 for initiative");
+});
+
+test("while the program is stopped, the page says what fails, and afterwards it recovers", async () => {
+  const seer = await program.signUp("Edda");
+  const session = await program.createSession(seer);
+  await seer.send("POST", `/api/sessions/${session.id}/cancel`);
+  const [watcher, navigating, ended] = [await openPage(), await openPage(), await openSessionAs(seer, session)];
+  for (const page of [watcher, navigating, ended]) await waitForLive(page);
+  await program.stop();
+  for (const page of [watcher, navigating]) await page.getByText("The connection is lost").waitFor();
+  await watcher.getByRole("button", { name: "Sit down and play" }).click();
+  await watcher.getByText("The server cannot be reached right now.").waitFor();
+  // No more events come in the session that has ended, so this page gives up after one failed attempt to reconnect.
+  await ended.locator("#connection-state", { hasText: "Not live" }).waitFor();
+  assert.equal(await ended.locator("#banner").isVisible(), false);
+  // This page has shown a session, and now fails to load its next page.
+  const sessionId = await navigating.evaluate("game.id");
+  await navigating.evaluate((id) => { location.hash = `#/session/${id}`; }, sessionId);
+  await navigating.getByText("Nothing here").waitFor();
+
+  program = await startProgram({ port: program.port });
+  // The browser says that it is online again before the pages themselves try again.
+  for (const page of [watcher, navigating]) await page.evaluate(() => { dispatchEvent(new Event("online")); });
+  for (const page of [watcher, navigating]) await waitForLive(page);
+  await navigating.locator("#scene").waitFor();
+  await watcher.locator("#banner").waitFor({ state: "hidden" });
+});
+
+test("the demo goes on although earlier runs and visitors have left many sessions over", async () => {
+  const visitor = await program.signUp("Visitor");
+  await program.stop();
+  const demoId = (number) => `5ba2c000-0000-4000-8000-${number.toString(16).padStart(12, "0")}`;
+  const [morgan, ada, brunhild, adventure] = [1, 2, 102, 10].map(demoId);
+  const isLive = "status NOT IN ('completed', 'cancelled')";
+  const createSessions = (seer, count) =>
+    sqlAsOwner(`INSERT INTO sessions (seer_id, adventure_id, is_public)
+      SELECT '${seer}', '${adventure}', true FROM generate_series(1, ${count})`);
+  sqlAsOwner(`UPDATE sessions SET status = 'cancelled' WHERE seer_id = '${morgan}' AND ${isLive}`);
+  // Both accounts reach their limits: twenty live sessions of the Seer, and twenty seats of the player in live
+  // sessions.
+  createSessions(morgan, 20);
+  const seatCount = Number(sqlAsOwner(`SELECT count(*) FROM session_players JOIN sessions ON id = session_id
+    WHERE user_id = '${ada}' AND is_active AND ${isLive}`));
+  createSessions(visitor.profile.id, 20 - seatCount);
+  sqlAsOwner(`INSERT INTO session_players (session_id, user_id, character_id)
+    SELECT id, '${ada}', '${brunhild}' FROM sessions WHERE seer_id = '${visitor.profile.id}'`);
+  program = await startProgram({ port: program.port });
+  const sessionId = await demoSessionId();
+  assert.ok(sessionId, "the demo must have a session");
+  assert.equal(sqlAsOwner(`SELECT count(*) FROM sessions WHERE seer_id = '${morgan}' AND ${isLive}`), "1");
+  assert.equal(sqlAsOwner(`SELECT status FROM sessions WHERE id = '${sessionId}'`), "active");
+  sqlAsOwner(`UPDATE sessions SET status = 'cancelled' WHERE seer_id = '${visitor.profile.id}'`);
+});
+
 test("no page scrolls sideways on a phone, in dark or light mode", async () => {
   for (const colorScheme of ["dark", "light"]) {
     const page = await openPage("/", { viewport: { width: 360, height: 740 }, colorScheme, hasTouch: true, isMobile: true });
     await waitForLive(page);
-    // Returns the width of the page, followed by the elements that are cut off at its right edge. An element may be up to
-    // one pixel too wide, because browsers round.
+    // Returns the width of the page, followed by the elements that are cut off at its right edge. An element may be up
+    // to one pixel too wide, because browsers round.
     const widthAndCutElements = () => page.evaluate(() => {
       const isCut = (element) => !element.closest("svg, .dice, .seats") && element.getBoundingClientRect().right > 361;
       const cut = [...document.querySelectorAll("header *, main *, dialog *")].filter(isCut);

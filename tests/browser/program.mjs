@@ -9,9 +9,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
 
-/** The keys with which tokens are signed: one shared with the program, and two whose public halves it reads from a file. */
+/**
+ * The keys with which tokens are signed: one shared with the program, and three whose public halves it reads from a
+ * file.
+ */
 export const sharedSecret = randomUUID() + randomUUID();
 export const ecKeyPair = generateKeyPairSync("ec", { namedCurve: "P-256" });
+export const otherEcKeyPair = generateKeyPairSync("ec", { namedCurve: "P-256" });
 export const rsaKeyPair = generateKeyPairSync("rsa", { modulusLength: 2048 });
 
 /** Starts Chromium. */
@@ -26,7 +30,8 @@ const jwk = (keyPair, kid) => ({ ...keyPair.publicKey.export({ format: "jwk" }),
 const jwksFolder = mkdtempSync(join(tmpdir(), "sparc-jwks-"));
 process.on("exit", () => rmSync(jwksFolder, { recursive: true, force: true }));
 const jwksPath = join(jwksFolder, "jwks.json");
-writeFileSync(jwksPath, JSON.stringify({ keys: [jwk(ecKeyPair, "ec-key"), jwk(rsaKeyPair, "rsa-key")] }));
+const jwks = [jwk(ecKeyPair, "ec-key"), jwk(otherEcKeyPair, "other-ec-key"), jwk(rsaKeyPair, "rsa-key")];
+writeFileSync(jwksPath, JSON.stringify({ keys: jwks }));
 
 const base64url = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
 
@@ -54,11 +59,11 @@ async function freePort() {
 
 /**
  * Starts the program, on a free port if none is given. `actionInterval` is the number of seconds between two actions of
- * the demo game; with the default, the game lasts longer than the tests.
+ * the demo game; with the default, the game lasts longer than the tests. `args` are further arguments.
  */
-export async function startProgram({ port, actionInterval = 12 } = {}) {
+export async function startProgram({ port, actionInterval = 12, args = [] } = {}) {
   port ??= await freePort();
-  const program = spawn(process.env.LIVE_SESSION, ["--port", port, "--action-interval", actionInterval], {
+  const program = spawn(process.env.LIVE_SESSION, ["--port", port, "--action-interval", actionInterval, ...args], {
     stdio: ["ignore", "pipe", "inherit"],
     env: { ...process.env, JWT_SECRET: sharedSecret, JWKS: jwksPath },
   });
@@ -72,13 +77,33 @@ export async function startProgram({ port, actionInterval = 12 } = {}) {
       const [code] = await exit;
       if (code !== 0) throw new Error(`after SIGINT, the program exited with ${code}`);
     },
-    /** Sends a request, with a token and a JSON body if they are given, and returns the status and the JSON of the answer. */
+    /**
+     * Sends a request, with a token and a JSON body if they are given, and returns the status, the headers and the JSON
+     * of the answer.
+     */
     async request(method, path, { token, body, headers } = {}) {
       const response = await fetch(url + path, {
         method, signal: AbortSignal.timeout(10000), body: body && JSON.stringify(body),
         headers: { ...(token && { authorization: `Bearer ${token}` }), ...(body && { "content-type": "application/json" }), ...headers },
       });
-      return { status: response.status, body: await response.json().catch(() => null) };
+      return { status: response.status, headers: response.headers, body: await response.json().catch(() => null) };
+    },
+    /** Signs a user up, and returns their profile and token, and a function that sends requests with this token. */
+    async signUp(name) {
+      const account = (await this.request("POST", "/api/demo-users", { body: { display_name: name } })).body;
+      return { ...account, send: (method, path, body) => this.request(method, path, { token: account.token, body }) };
+    },
+    /** Creates a session of a user, private by default. */
+    async createSession(seer, { adventure = "The Lantern Road", visibility = "private" } = {}) {
+      const adventures = (await this.request("GET", "/api/adventures")).body.items;
+      const { id } = adventures.find(({ name }) => name === adventure);
+      return (await seer.send("POST", "/api/sessions", { adventure_id: id, visibility })).body;
+    },
+    /** Seats a player with a new character, and returns its row. */
+    async takeSeat(player, session, name) {
+      const hero = (await player.send("POST", "/api/characters", { name, class: "warrior" })).body;
+      await player.send("POST", "/api/join", { code: session.code, character_id: hero.id });
+      return hero;
     },
   };
 }

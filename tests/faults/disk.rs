@@ -59,7 +59,7 @@ async fn a_full_disk_is_reported_and_the_service_recovers_once_there_is_room() {
     };
     let database_name = fetch_text("SELECT current_database()::text").await;
     let Some(file_system) = SmallFileSystem::mount(&fetch_text("SHOW data_directory").await) else {
-        eprintln!("skipped: needs root, to mount a small file system, and a local server");
+        eprintln!("skipped: needs root, to mount a small file system");
         return;
     };
     db.execute_unprepared(&format!(

@@ -3,16 +3,23 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
 use sparc::{
     migration::connect,
     service::{Operations, Options, Sparc},
 };
+use tracing_subscriber::fmt::format::FmtSpan;
 
 use super::network::{CUT, OPEN, Proxy, SLOW, SWALLOWING};
 use crate::{
-    live_events::{connect_sparc, event_seqs, next_event, read_to_error, read_until, receives_nothing, write_events},
+    live_events::{
+        DELIVERY_TIMEOUT, connect_sparc, event_seqs, next_event, read_to_error, read_until, receives_nothing,
+        write_events,
+    },
     pooler::start_pooler,
+    spans::Log,
+    standby::Cluster,
     world::{World, server},
 };
 
@@ -94,8 +101,8 @@ async fn streams_behind_a_pooler_in_transaction_mode_work_or_end_with_an_error_t
     drop(streams);
     sparc.close().await.unwrap();
 
-    // This handle caches prepared statements, which the pooler does not track. So sooner or later a call can fail. Its
-    // error must name the option.
+    // This handle caches prepared statements, which the pooler does not track. So calls may fail, with errors that name
+    // the option `without_prepared_statement_cache`.
     let sparc = Sparc::connect_with(&pooler.url, Options::default().max_connections(6)).await.unwrap();
     let mut errors = Vec::new();
     for _ in 0..40 {
@@ -108,7 +115,7 @@ async fn streams_behind_a_pooler_in_transaction_mode_work_or_end_with_an_error_t
             }
         };
         write_events(&game.players[0].caller, game.session_id, 1).await;
-        match tokio::time::timeout(Duration::from_secs(30), futures_util::StreamExt::next(&mut stream)).await {
+        match tokio::time::timeout(DELIVERY_TIMEOUT, stream.next()).await {
             Ok(Some(Ok(_))) => {}
             Ok(Some(Err(error))) => errors.push(error),
             Ok(None) => panic!("the stream ended without an error"),
@@ -208,6 +215,129 @@ async fn replacing_the_database_with_an_older_copy_ends_only_the_streams_that_ar
     superuser.close().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_replicas_too_a_stream_that_is_ahead_of_an_older_copy_of_the_database_ends() {
+    let Some(cluster) = Cluster::start().await else { return };
+    let (world, sparc) = (&cluster.world, cluster.connect().await);
+    let (ahead_game, quiet_game) = (world.new_active_session(1).await, world.new_active_session(1).await);
+    let service = sparc.as_service();
+    let mut ahead_stream = service.events().subscribe(ahead_game.session_id, None).await.unwrap();
+    let mut quiet_stream = service.events().subscribe(quiet_game.session_id, None).await.unwrap();
+    let database: String = world.owner().fetch_value("SELECT current_database()::text").await.unwrap();
+    let copy = format!("{database}_copy");
+    let superuser = connect(cluster.primary.url()).await.unwrap();
+    lock_out(&superuser, &database).await;
+    execute(&superuser, &format!("CREATE DATABASE \"{copy}\" TEMPLATE \"{database}\"")).await;
+    execute(&superuser, &format!("ALTER DATABASE \"{database}\" ALLOW_CONNECTIONS true")).await;
+    // After the copy was made, the stream reads three events more.
+    let original = world.with_new_pool().await;
+    write_events(&original.user(ahead_game.players[0].user_id), ahead_game.session_id, 3).await;
+    for _ in 0..3 {
+        next_event(&mut ahead_stream).await;
+    }
+    original.pool.close().await.unwrap();
+    world.pool.close_by_ref().await.unwrap();
+    // In the copy, other events get the same numbers, and two more numbers are drawn. So the last number drawn does not
+    // show that events are missing.
+    let (server_url, _) = world.url().rsplit_once('/').unwrap();
+    let copy_connection = connect(&format!("{server_url}/{copy}")).await.unwrap();
+    let insert_events = |session_id, count| {
+        format!(
+            "INSERT INTO session_events (session_id, event_type)
+             SELECT '{session_id}', 'copied' FROM generate_series(1, {count})"
+        )
+    };
+    execute(&copy_connection, &insert_events(ahead_game.session_id, 4)).await;
+    execute(&copy_connection, &insert_events(quiet_game.session_id, 1)).await;
+    copy_connection.close().await.unwrap();
+    // The copy replaces the original on the same timeline. Dropping the original closes the connections to it on the
+    // standbys.
+    lock_out(&superuser, &database).await;
+    let swap = format!(
+        "ALTER DATABASE \"{database}\" RENAME TO \"{database}_lost\";
+         ALTER DATABASE \"{copy}\" RENAME TO \"{database}\""
+    );
+    execute(&superuser, &swap).await;
+    execute(&superuser, &format!("DROP DATABASE \"{database}_lost\"")).await;
+    let outcome = tokio::time::timeout(DELIVERY_TIMEOUT, ahead_stream.next()).await.unwrap().unwrap();
+    assert_eq!(
+        outcome.map(|event| event.event_type).map_err(|error| error.code()),
+        Err("events_expired"),
+        "the stream has read events that are lost, and would miss the new ones with the same numbers"
+    );
+    assert_eq!(next_event(&mut quiet_stream).await.event_type, "copied");
+    sparc.close().await.unwrap();
+    superuser.close().await.unwrap();
+}
+
+/// Makes the streams of users read another history of events than the poller, as between the replacement of a server
+/// and the next successful poll.
+async fn give_users_another_history(world: &World) {
+    let history_id: String = world.owner().fetch_value("SELECT private.event_history_id()").await.unwrap();
+    let sql = format!(
+        "CREATE OR REPLACE FUNCTION private.event_history_id() RETURNS text LANGUAGE sql
+         AS $$SELECT CASE current_setting('role') WHEN 'authenticated' THEN 'another' ELSE '{history_id}' END$$"
+    );
+    world.owner().execute(&sql).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_on_a_replaced_server_skips_no_event_whose_number_the_former_server_had_given_out() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let sparc = connect_sparc(&world).await;
+    let mut service_stream = sparc.as_service().events().subscribe(game.session_id, None).await.unwrap();
+    let mut stream = sparc.as_user(game.players[0].user_id).events().subscribe(game.session_id, None).await.unwrap();
+    // These events are larger than what the poller keeps for all streams, so each stream must read them itself.
+    let insert_large_events = format!(
+        "INSERT INTO session_events (session_id, event_type, payload)
+         SELECT '{}', 'large', jsonb_build_object('text', (
+           SELECT string_agg(md5(number::text || line::text), '') FROM generate_series(1, 3000) AS line
+         )) FROM generate_series(1, 2) AS number",
+        game.session_id
+    );
+    world.owner().execute(&insert_large_events).await.unwrap();
+    let first_seq = next_event(&mut service_stream).await.seq;
+    next_event(&mut service_stream).await;
+    // From here on, the database stands for another server, which lacks the two events.
+    world.owner().execute(&format!("DELETE FROM session_events WHERE seq >= {first_seq}")).await.unwrap();
+    give_users_another_history(&world).await;
+    assert!(receives_nothing(&mut stream).await);
+    // Triggers are disabled, because otherwise one of them would draw the next number.
+    let insert_with_first_seq = format!(
+        "SET LOCAL session_replication_role = replica;
+         INSERT INTO session_events (session_id, event_type, seq) OVERRIDING SYSTEM VALUE
+         VALUES ('{}', 'new', {first_seq})",
+        game.session_id
+    );
+    world.superuser().await.execute(&insert_with_first_seq).await.unwrap();
+    assert_eq!(next_event(&mut stream).await.event_type, "new");
+}
+
+#[tokio::test]
+async fn a_stream_that_is_ahead_of_the_poller_on_a_replaced_server_pauses_between_its_reads() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let sparc = connect_sparc(&world).await;
+    write_events(&game.players[0].caller, game.session_id, 3).await;
+    let seqs = event_seqs(&world, game.session_id).await;
+    let ada = sparc.as_user(game.players[0].user_id);
+    let mut stream = ada.events().subscribe(game.session_id, Some(seqs[0])).await.unwrap();
+    give_users_another_history(&world).await;
+    assert_eq!(read_until(&mut stream, *seqs.last().unwrap()).await, seqs[1..]);
+    let log = Log::default();
+    // `tests/spans.rs` explains this subscriber.
+    let _second_subscriber = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());
+    let writer = log.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_span_events(FmtSpan::NEW).with_writer(move || writer.clone()).finish();
+    let guard = tracing_subscriber::util::SubscriberInitExt::set_default(subscriber);
+    assert!(receives_nothing(&mut stream).await);
+    drop(guard);
+    let page_count = log.text().matches("events.page{").count();
+    assert!((1..=8).contains(&page_count), "{page_count} pages were read");
+}
+
 #[tokio::test]
 async fn dropped_streams_leave_no_task_and_no_busy_connection() {
     let world = World::new().await;
@@ -217,13 +347,13 @@ async fn dropped_streams_leave_no_task_and_no_busy_connection() {
     // A read returns before its transaction has ended; a separate task waits for the end.
     let wait_until_idle = async |task_count| {
         for _ in 0..200 {
-            let status = sparc.user_pool_status();
+            let status = sparc.service_pool_status();
             if status.idle == status.connections && count_tasks() == task_count {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
-        panic!("{} tasks instead of {task_count}, {:?}", count_tasks(), sparc.user_pool_status());
+        panic!("{} tasks instead of {task_count}, {:?}", count_tasks(), sparc.service_pool_status());
     };
     let task_count_before = count_tasks();
     let service = sparc.as_service();

@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU8, AtomicU32, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use sea_orm::TransactionTrait;
@@ -16,9 +16,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use super::{
-    Load, MAX_OPERATION_TIME, assert_all_transactions_end, assert_call_succeeds, assert_nothing_lost, env_number,
-};
+use super::{Load, assert_all_transactions_end, assert_call_succeeds, assert_nothing_lost, env_number};
 use crate::{
     random_operations::{RandomOperations, broken_invariants, unexpected_errors},
     world::World,
@@ -167,13 +165,13 @@ async fn calls_over_a_network_that_forwards_nothing_end_in_time() {
     me.characters().living().await.unwrap();
     proxy.set_state(SWALLOWING);
     for _ in 0..4 {
-        let started_at = Instant::now();
-        let code = me.characters().living().await.unwrap_err().code();
+        // The limit is far above the deadline, because the machine may be busy.
+        let call = tokio::time::timeout(20 * deadline, me.characters().living());
+        let code = call.await.expect("a call does not end at its deadline").unwrap_err().code();
         assert!(["connection_lost", "deadline_exceeded"].contains(&code), "{code}");
-        assert!(started_at.elapsed() < MAX_OPERATION_TIME);
     }
-    // Requests that were swallowed are never answered. Once their connections are closed, calls on new connections
-    // succeed again.
+    // Requests that were swallowed are never answered. Once the pool has closed their connections, calls on new
+    // connections succeed again.
     proxy.set_state(CUT);
     tokio::time::sleep(Duration::from_millis(100)).await;
     proxy.set_state(OPEN);

@@ -155,18 +155,18 @@ impl GameDatabase {
     /// Returns the rows that another transaction has locked, each as a table and a condition for [`with_ids`].
     pub async fn locked_rows(&mut self) -> Vec<String> {
         let mut locked = Vec::new();
-        for (table, key) in LOCKABLE_TABLES {
-            let columns: Vec<&str> = key.split(", ").collect();
-            let key_texts = columns.iter().map(|column| format!("{column}::text")).collect::<Vec<_>>().join(", ");
+        for (table, key_columns) in LOCKABLE_TABLES {
+            let key_texts =
+                key_columns.split(", ").map(|column| format!("{column}::text")).collect::<Vec<_>>().join(", ");
             let select_all = format!("SELECT ARRAY[{key_texts}] FROM {table} ORDER BY 1");
             let all_keys: Vec<Vec<String>> =
                 query_scalar(AssertSqlSafe(select_all)).fetch_all(&mut self.owner).await.unwrap();
             let select_unlocked = format!("SELECT ARRAY[{key_texts}] FROM {table} FOR UPDATE SKIP LOCKED");
             let unlocked_keys: Vec<Vec<String>> =
                 query_scalar(AssertSqlSafe(select_unlocked)).fetch_all(&mut self.owner).await.unwrap();
-            for row in all_keys.iter().filter(|row| !unlocked_keys.contains(row)) {
-                let keys = row.iter().map(|value| name_or_literal(value)).collect::<Vec<_>>().join(", ");
-                locked.push(format!("{table} WHERE ({key}) = ({keys})"));
+            for key in all_keys.iter().filter(|key| !unlocked_keys.contains(key)) {
+                let key_values = key.iter().map(|value| name_or_literal(value)).collect::<Vec<_>>().join(", ");
+                locked.push(format!("{table} WHERE ({key_columns}) = ({key_values})"));
             }
         }
         locked

@@ -1,10 +1,10 @@
 -- The rows on which the statements of `statements.rs` run. `@name` is an id: see `game_database.rs`.
 --
 -- Some limits allow exactly one more row, so that two statements compete for it: Ada has nine of at most ten
--- characters that are not retired, and two sessions have one free seat each. Ada and Bob play together in a session of
--- Zoe, @zoe_paused, and in one of the user @seer, @active. Bob's seat is inserted before Ada's in the first, and after
--- it in the second. So if Zoe and @seer each change both seats in one statement, their statements reach the rows of
--- Ada and Bob (such as their profiles) in opposite orders.
+-- characters that are not retired, and the waiting sessions @one_seat_free (public) and @private have one free seat
+-- each. Ada and Bob both have a seat in @zoe_paused, whose Seer is Zoe, and in @active, whose Seer is the user @seer.
+-- Bob's seat is inserted before Ada's in the first, and after it in the second. So if Zoe and @seer each change both
+-- seats in one statement, their statements reach the rows of Ada and Bob (such as their profiles) in opposite orders.
 INSERT INTO auth.users (id, email) VALUES
   (@zoe, 'zoe@example.org'), (@bob, 'bob@example.org'), (@ada, 'ada@example.org'),
   (@eve, 'eve@example.org'), (@seer, 'seer@example.org');
@@ -66,9 +66,9 @@ UPDATE sessions SET status = 'cancelled', ended_at = now() - INTERVAL '399 days'
 INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type, results, created_at) VALUES
   (@failed_roll_1, @active, @ada1, 'might', 18, 'attack', '{1,2}', now() + INTERVAL '1 day'),
   (@failed_roll_2, @active, @ada1, 'wit', 18, 'attack', '{1,2}', now() + INTERVAL '1 day');
--- Events older than a day. A trigger makes each statement that inserts events delete such events; it is disabled here,
--- so that these stay. While one transaction deletes the old events of @completed, another can archive or delete that
--- session.
+-- Events older than a day. After each statement that inserts events, `cleanup_events_trigger` deletes such events. It
+-- is disabled here, so that these stay. While one transaction deletes the old events of @completed, another can archive
+-- or delete that session.
 ALTER TABLE session_events DISABLE TRIGGER cleanup_events_trigger;
 INSERT INTO session_events (session_id, event_type, created_at)
 SELECT session_id, 'client.old', now() - INTERVAL '2 days'

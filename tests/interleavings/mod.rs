@@ -3,9 +3,10 @@
 //! statement, commit and rollback. After each case, every invariant must hold, no transaction may wait for ever, and
 //! each refusal must be one that `statements.rs` lists or, at REPEATABLE READ, a serialization failure.
 //!
-//! Two statements that run one after the other without interruption cannot deadlock. So a second kind of case blocks
-//! both statements in the middle: until both have been sent, other connections hold a row that the first one locks and
-//! a row that the second one locks. A third kind has three statements that lock a row in common.
+//! In these cases, each statement has finished, or waits for the other transaction, before the next one is sent. So the
+//! transactions overlap, but their statements do not, and two statements cannot wait for each other. A second kind of
+//! case blocks both statements in the middle: until both have been sent, other connections hold a row that the first
+//! one locks and a row that the second one locks. A third kind has three statements that lock a row in common.
 //!
 //! By default, the test runs a sample of each kind of case. `SPARC_INTERLEAVINGS=20000` runs a sample of that size of
 //! each kind, `SPARC_INTERLEAVINGS=all` every case of the first two kinds, and `SPARC_INTERLEAVINGS=triples` every case
@@ -45,18 +46,19 @@ fn interleavings(transactions: &[Vec<Step>]) -> Vec<Schedule> {
     all
 }
 
-/// Returns every schedule of transactions that end with the given steps, one transaction for each. At READ COMMITTED,
-/// where each statement takes its own snapshot, it does not matter when a transaction begins, so all begin first.
-fn schedules(level: IsolationLevel, ends: &[Step]) -> Vec<Schedule> {
+/// Returns every schedule of as many transactions as there are `last_steps`: the last step of each transaction, which
+/// is commit or rollback. At READ COMMITTED, where each statement takes its own snapshot, it does not matter when a
+/// transaction begins, so all begin first.
+fn schedules(level: IsolationLevel, last_steps: &[Step]) -> Vec<Schedule> {
     let begin_matters = level == IsolationLevel::RepeatableRead;
-    let transactions: Vec<Vec<Step>> = ends
+    let transactions: Vec<Vec<Step>> = last_steps
         .iter()
-        .map(|end| if begin_matters { vec![Step::Begin, Step::Send, *end] } else { vec![Step::Send, *end] })
+        .map(|last| if begin_matters { vec![Step::Begin, Step::Send, *last] } else { vec![Step::Send, *last] })
         .collect();
     let mut all = interleavings(&transactions);
     if !begin_matters {
         for schedule in &mut all {
-            schedule.splice(0..0, (0..ends.len()).map(|transaction| (transaction, Step::Begin)));
+            schedule.splice(0..0, (0..last_steps.len()).map(|transaction| (transaction, Step::Begin)));
         }
     }
     all
@@ -102,8 +104,8 @@ pub fn has_interleaving_cases(command: &str, table: &str) -> bool {
 type LockedRows = BTreeMap<&'static str, Vec<String>>;
 
 /// Returns the case in which the transactions begin, and send their statements in the given order, while other
-/// connections hold the given rows. In the schedule each commit follows its statement; the runner postpones it while
-/// the statement is blocked, so the next transaction sends first.
+/// connections hold the given rows. In the schedule, each commit directly follows its statement. While the statement is
+/// blocked, the runner postpones the commit, and the next transaction sends its statement.
 fn blocked_case(statements: Vec<&'static Statement>, level: IsolationLevel, held_rows: Vec<String>) -> Case<'static> {
     let count = statements.len();
     let schedule = (0..count)
@@ -112,8 +114,9 @@ fn blocked_case(statements: Vec<&'static Statement>, level: IsolationLevel, held
     Case { statements, level, schedule: schedule.collect(), held_rows }
 }
 
-/// Returns the cases of two statements that lock a row in common. There is one case for each row that the first one
-/// locks and each row that the second one locks. Other connections hold these two rows, which blocks both statements.
+/// Returns the cases of two statements that lock a row in common. There is one case for each combination of a row that
+/// the first one locks and a row that the second one locks, which may be the same. Other connections hold these rows,
+/// which blocks both statements.
 fn blocked_pairs(locked_rows: &LockedRows) -> Vec<Case<'static>> {
     let mut cases = Vec::new();
     for first in STATEMENTS {
@@ -172,9 +175,13 @@ fn triples(locked_rows: &LockedRows) -> Vec<Case<'static>> {
 
 /// Returns about `size` cases, evenly spread and the same in each run.
 fn sample(cases: Vec<Case<'static>>, size: usize) -> Vec<Case<'static>> {
-    // The step is odd, because each pair has an even number of orders, and an even step would never reach some of the
-    // orders.
-    let step = (cases.len() / size).max(1) | 1;
+    // In the lists, the same isolation levels, schedules and orders return for each group of statements, in periods
+    // whose prime factors are 2, 3 and 13. If the step had a factor in common with the period, some of these would
+    // never be in the sample.
+    let mut step = (cases.len() / size).max(1);
+    while [2, 3, 13].iter().any(|factor| step.is_multiple_of(*factor)) {
+        step += 1;
+    }
     cases.into_iter().step_by(step).collect()
 }
 
@@ -184,7 +191,8 @@ fn sample_each_kind(locked_rows: &LockedRows, size: usize) -> Vec<Case<'static>>
     kinds.into_iter().flat_map(|cases| sample(cases, size)).collect()
 }
 
-/// Runs all cases on several databases. Returns the failed cases, each as its name and its problems, sorted by name.
+/// Distributes the cases over several databases, which work concurrently. Each case runs once. Returns the failed
+/// cases, each as its name and its problems, sorted by name.
 async fn run_cases(cases: Vec<Case<'static>>) -> Vec<String> {
     let (case_count, started_at) = (cases.len(), std::time::Instant::now());
     let queue = std::sync::Arc::new(std::sync::Mutex::new(cases.into_iter().rev().collect::<Vec<_>>()));

@@ -223,7 +223,7 @@ impl Runner {
         }
         for (holder, row) in self.holders.iter_mut().zip(&case.held_rows) {
             holder.send(with_ids(&format!("BEGIN; SELECT FROM {row} FOR UPDATE")));
-            // If the first holder has already locked this row, the second one waits.
+            // The held rows differ, and no other transaction is open, so no holder waits.
             if let Some(answer) = holder.receive_answer_unless_blocked(&mut self.database).await {
                 assert!(answer.is_ok(), "{answer:?}: {row}");
             }

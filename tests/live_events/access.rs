@@ -109,6 +109,34 @@ async fn losing_access_ends_a_stream_with_an_error_but_not_the_streams_of_others
     assert_eq!(read_to_error(&mut service_stream).await, "not_found");
 }
 
+/// A stream with unread events reads them from the database itself, even before the poller has checked who may still
+/// listen.
+#[tokio::test]
+async fn a_stream_with_unread_events_ends_with_the_same_error_as_a_stream_that_waits() {
+    let world = World::new().await;
+    let game = world.new_active_session(2).await;
+    let sparc = connect_sparc(&world).await;
+    let subscribe_after_first_event = async |user_id| {
+        let first_seq = event_seqs(&world, game.session_id).await[0];
+        sparc.as_user(user_id).events().subscribe(game.session_id, Some(first_seq)).await.unwrap()
+    };
+    let mut unseated_stream = subscribe_after_first_event(game.players[0].user_id).await;
+    let sql = format!("DELETE FROM session_players WHERE user_id = '{}'", game.players[0].user_id);
+    world.owner().execute(&sql).await.unwrap();
+    assert_eq!(read_to_error(&mut unseated_stream).await, "not_allowed");
+
+    let mut streams = [
+        subscribe_after_first_event(game.players[1].user_id).await,
+        subscribe_after_first_event(game.seer.user_id()).await,
+    ];
+    world.update_session(&game, "status = 'cancelled'").await;
+    let sql = format!("DELETE FROM sessions WHERE id = '{}'", game.session_id);
+    world.owner().execute(&sql).await.unwrap();
+    for stream in &mut streams {
+        assert_eq!(read_to_error(stream).await, "not_found");
+    }
+}
+
 /// The poller, which checks whether the subscribers may still listen, uses the nil id for the service, which has no
 /// account.
 #[tokio::test]

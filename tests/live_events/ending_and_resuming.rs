@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use sparc::service::Operations;
 
 use super::{
-    callers_with_access, connect_sparc, event_seqs, next_event, read_to_error, read_until, receives_nothing,
-    subscribe_outcome_code, write_events,
+    DELIVERY_TIMEOUT, callers_with_access, connect_sparc, event_seqs, next_event, read_to_error, read_until,
+    receives_nothing, subscribe_outcome_code, write_events,
 };
-use crate::world::{World, outcome_code};
+use crate::world::{GameSession, World, outcome_code};
 
 #[tokio::test]
 async fn resuming_after_an_event_that_does_not_exist_fails_with_events_expired() {
@@ -53,6 +54,62 @@ async fn resuming_after_an_event_older_than_a_day_fails_if_newer_events_follow()
     assert_eq!(subscribe_outcome_code(ada.events().subscribe(game.session_id, Some(seqs[1])).await), "subscribed");
     assert_eq!(outcome_code(ada.events().after(game.session_id, seqs[1]).await), "done");
     assert_eq!(subscribe_outcome_code(ada.events().subscribe(game.session_id, None).await), "subscribed");
+}
+
+/// Dates all events back by more than a day, and writes two new ones. After each of the two, the clean-up deletes up to
+/// a hundred of the old events.
+async fn replace_events_after_a_day(world: &World, game: &GameSession) {
+    world.owner().execute("UPDATE session_events SET created_at = now() - INTERVAL '25 hours'").await.unwrap();
+    let last_old_seq = *event_seqs(world, game.session_id).await.last().unwrap();
+    for _ in 0..2 {
+        write_events(&game.players[0].caller, game.session_id, 1).await;
+    }
+    assert!(event_seqs(world, game.session_id).await[0] > last_old_seq, "the old events must have been deleted");
+}
+
+#[tokio::test]
+async fn a_stream_that_was_not_read_while_its_next_events_were_deleted_ends_with_events_expired() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let sparc = connect_sparc(&world).await;
+    let ada = sparc.as_user(game.players[0].user_id);
+    write_events(&game.players[0].caller, game.session_id, 3).await;
+    let first_seq = event_seqs(&world, game.session_id).await[0];
+    let mut stream = ada.events().subscribe(game.session_id, Some(first_seq)).await.unwrap();
+    // A stream after 0 returns the events that are still there when it is read.
+    let mut stream_of_last_day = ada.events().subscribe(game.session_id, Some(0)).await.unwrap();
+    replace_events_after_a_day(&world, &game).await;
+    let new_seqs = event_seqs(&world, game.session_id).await;
+    let outcome = tokio::time::timeout(DELIVERY_TIMEOUT, stream.next()).await.unwrap().unwrap();
+    assert_eq!(outcome.map(|event| event.seq).map_err(|error| error.code()), Err("events_expired"));
+    assert_eq!(read_until(&mut stream_of_last_day, new_seqs[1]).await, new_seqs);
+}
+
+#[tokio::test]
+async fn a_stream_that_was_not_read_to_its_end_while_later_events_were_deleted_ends_with_events_expired() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let sparc = connect_sparc(&world).await;
+    let ada = sparc.as_user(game.players[0].user_id);
+    // A stream reads pages of fifty events, so these are more than two pages.
+    for _ in 0..2 {
+        write_events(&game.players[0].caller, game.session_id, 60).await;
+    }
+    let seqs = event_seqs(&world, game.session_id).await;
+    let mut streams = Vec::new();
+    for after_index in [None, Some(0)] {
+        let after_seq = after_index.map_or(0, |index: usize| seqs[index]);
+        let mut stream = ada.events().subscribe(game.session_id, Some(after_seq)).await.unwrap();
+        next_event(&mut stream).await;
+        streams.push((stream, after_index.map_or(0, |index| index + 1)));
+    }
+    replace_events_after_a_day(&world, &game).await;
+    for (stream, start_index) in &mut streams {
+        // The rest of the page that the stream had read.
+        assert_eq!(read_until(stream, seqs[*start_index + 49]).await, seqs[*start_index + 1..*start_index + 50]);
+        let outcome = tokio::time::timeout(DELIVERY_TIMEOUT, stream.next()).await.unwrap().unwrap();
+        assert_eq!(outcome.map(|event| event.seq).map_err(|error| error.code()), Err("events_expired"));
+    }
 }
 
 #[tokio::test]
@@ -105,6 +162,24 @@ async fn dropping_the_last_stream_stops_the_poller_and_a_new_stream_restarts_it(
 }
 
 #[tokio::test]
+async fn deleting_a_session_ends_a_stream_that_is_not_read_even_if_every_poll_finds_a_new_history() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let sparc = connect_sparc(&world).await;
+    let mut stream = sparc.as_user(game.players[0].user_id).events().subscribe(game.session_id, None).await.unwrap();
+    // The poller takes each change of this text for a change of the server.
+    let return_new_history = "CREATE OR REPLACE FUNCTION private.event_history_id() RETURNS text LANGUAGE sql
+        AS 'SELECT clock_timestamp()::text'";
+    world.owner().execute(return_new_history).await.unwrap();
+    world.update_session(&game, "status = 'cancelled'").await;
+    let sql = format!("DELETE FROM sessions WHERE id = '{}'", game.session_id);
+    world.owner().execute(&sql).await.unwrap();
+    // The stream is not read, so only the poller can notice that its caller has lost access.
+    assert_poller_stops(&world).await;
+    assert_eq!(read_to_error(&mut stream).await, "not_found");
+}
+
+#[tokio::test]
 async fn closing_the_handle_ends_its_streams() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
@@ -126,6 +201,7 @@ async fn streams_of_a_session_whose_events_are_all_older_than_a_day_deliver_only
     let ada = sparc.as_user(game.players[0].user_id);
     write_events(&game.players[0].caller, game.session_id, 2).await;
     world.owner().execute("UPDATE session_events SET created_at = now() - INTERVAL '25 hours'").await.unwrap();
+    // This returns 0, because no event is from the last day.
     let newest_seq = ada.events().newest_seq(game.session_id).await.unwrap();
     let mut stream_after_newest_seq = ada.events().subscribe(game.session_id, Some(newest_seq)).await.unwrap();
     let mut stream_from_now = ada.events().subscribe(game.session_id, None).await.unwrap();

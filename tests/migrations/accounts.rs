@@ -2,9 +2,9 @@
 //! disabled, `up` also applies to the profiles what the triggers missed.
 
 use sea_orm::ConnectionTrait;
-use sparc::migration::{self, Migrator, check, sea_orm_migration::MigratorTrait};
+use sparc::migration::{self, Migrator, SchemaChange, check, sea_orm_migration::MigratorTrait};
 
-use super::{create_unmigrated_database_without_platform, query_lines};
+use super::{create_platform_database, create_unmigrated_database_without_platform, drift::up, query_lines};
 
 #[tokio::test]
 async fn each_existing_account_gets_a_profile() {
@@ -109,5 +109,64 @@ async fn up_applies_sign_ups_and_deletions_that_the_triggers_missed() {
         );
         let violations = query_lines(&db, migration::INVARIANTS).await;
         assert_eq!(violations, Vec::<String>::new(), "after {disabling_sql}");
+    }
+}
+
+/// While the triggers were disabled, an address went from a deleted account to a new one, and from an account to one
+/// that was created earlier; and two accounts exchanged their addresses.
+#[tokio::test]
+async fn up_stores_addresses_that_other_accounts_have_given_up() {
+    let (_database, db) = create_unmigrated_database_without_platform().await;
+    Migrator::up(&db, None).await.unwrap();
+    db.execute_unprepared(
+        "INSERT INTO auth.users (email, created_at)
+         VALUES ('ada@x.org', '2026-01-01'), ('ben@x.org', '2026-01-02'), ('cas@x.org', '2026-01-03'),
+           ('dan@x.org', '2026-01-04'), ('eve@x.org', '2026-01-05');
+         ALTER TABLE auth.users DISABLE TRIGGER USER;
+         DELETE FROM auth.users WHERE email = 'ada@x.org';
+         INSERT INTO auth.users (email, created_at) VALUES ('ada@x.org', '2025-12-31');
+         UPDATE auth.users SET email = 'cas@new.org' WHERE email = 'cas@x.org';
+         UPDATE auth.users SET email = 'cas@x.org' WHERE email = 'ben@x.org';
+         UPDATE auth.users SET email = CASE email WHEN 'dan@x.org' THEN 'eve@x.org' ELSE 'dan@x.org' END
+         WHERE email IN ('dan@x.org', 'eve@x.org')",
+    )
+    .await
+    .unwrap();
+    Migrator::up(&db, None).await.unwrap();
+    let select_wrong_addresses = "SELECT account.email || ' is stored as ' || coalesce(profile.email, 'nothing')
+        FROM auth.users AS account LEFT JOIN users AS profile ON profile.account_id = account.id
+        WHERE profile.email IS DISTINCT FROM account.email";
+    assert_eq!(query_lines(&db, select_wrong_addresses).await, [""; 0]);
+    assert_eq!(query_lines(&db, "SELECT count(*)::text FROM users").await, ["5"]);
+}
+
+/// On Supabase, the role that migrates may create triggers on `auth.users`, but not drop them, because it does not own
+/// that table. In the first case, we no longer define the trigger's function either; in the second, we still do.
+#[tokio::test]
+async fn a_trigger_on_accounts_that_we_no_longer_define_is_dropped_on_supabase() {
+    for (create_function, function, recorded) in [
+        (
+            "CREATE FUNCTION private.former() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+            "private.former()",
+            "trigger former on auth.users\nfunction private.former()",
+        ),
+        ("SELECT", "private.touch_updated_at()", "trigger former on auth.users"),
+    ] {
+        let (_database, owner, superuser) = create_platform_database().await;
+        Migrator::up(&owner, None).await.unwrap();
+        owner
+            .execute_unprepared(&format!(
+                "{create_function};
+                 CREATE TRIGGER former BEFORE INSERT ON auth.users FOR EACH ROW EXECUTE FUNCTION {function};
+                 UPDATE private.sparc_record SET value = value || E'\n' || '{recorded}' WHERE name = 'objects'"
+            ))
+            .await
+            .unwrap();
+        let changes = up(&owner).await;
+        assert!(changes.contains(&SchemaChange::Dropped("trigger former on auth.users".into())), "{changes:?}");
+        assert!(check(&owner).await.unwrap().is_clean(), "{function}");
+        let select_trigger = "SELECT tgname::text FROM pg_trigger WHERE tgname = 'former'";
+        assert_eq!(query_lines(&superuser, select_trigger).await, Vec::<String>::new(), "{function}");
+        assert_eq!(migration::full_manifest_of(&owner).await.unwrap(), migration::MANIFEST, "{function}");
     }
 }

@@ -149,3 +149,37 @@ async fn an_objects_name_with_control_characters_cannot_forge_a_line_of_output()
     let manifest = sparc::migration::full_manifest_of(&db).await.unwrap();
     assert!(!manifest.lines().any(|line| line.starts_with("the database")), "{manifest}");
 }
+
+#[tokio::test]
+async fn reset_restores_the_privileges_on_a_schema_private_that_existed_before() {
+    let (_database, owner) = create_unmigrated_database().await;
+    owner
+        .execute_unprepared(
+            "DO $$
+             DECLARE
+               role_name text;
+             BEGIN
+               FOREACH role_name IN ARRAY ARRAY['anon', 'authenticated', 'service_role'] LOOP
+                 IF to_regrole(role_name) IS NULL THEN EXECUTE 'CREATE ROLE ' || role_name; END IF;
+               END LOOP;
+             END
+             $$;
+             CREATE SCHEMA private;
+             GRANT USAGE ON SCHEMA private TO authenticated, pg_monitor;
+             GRANT CREATE ON SCHEMA private TO PUBLIC;
+             GRANT ALL ON SCHEMA private TO service_role WITH GRANT OPTION",
+        )
+        .await
+        .unwrap();
+    let select_privileges = "SELECT concat_ws(' ', grantee::regrole, privilege_type, is_grantable)
+        FROM pg_namespace, aclexplode(nspacl)
+        WHERE nspname = 'private' AND grantee <> nspowner
+        ORDER BY 1";
+    let privileges_before = query_lines(&owner, select_privileges).await;
+    assert_eq!(privileges_before.len(), 5);
+    Migrator::up(&owner, None).await.unwrap();
+    assert!(check(&owner).await.unwrap().is_clean());
+    assert_ne!(query_lines(&owner, select_privileges).await, privileges_before, "everyone could add functions");
+    Migrator::reset(&owner).await.unwrap();
+    assert_eq!(query_lines(&owner, select_privileges).await, privileges_before);
+}

@@ -12,6 +12,17 @@ pub const BREAKAGES: &[(&str, &str)] = &[
     ("ALTER TABLE session_players REPLICA IDENTITY DEFAULT", "table public.session_players"),
     ("ALTER TABLE characters REPLICA IDENTITY FULL", "table public.characters"),
     ("ALTER TABLE archived_dice_rolls SET UNLOGGED", "table public.archived_dice_rolls"),
+    // A logged table cannot refer to an unlogged one, so `up` must first restore the tables to which others refer.
+    (
+        "ALTER TABLE archived_dice_rolls SET UNLOGGED; ALTER TABLE archived_session_players SET UNLOGGED;
+         ALTER TABLE archived_sessions SET UNLOGGED",
+        "table public.archived_session_players",
+    ),
+    (
+        "DROP TABLE archived_session_players; ALTER TABLE archived_dice_rolls SET UNLOGGED;
+         ALTER TABLE archived_sessions SET UNLOGGED",
+        "table public.archived_session_players",
+    ),
     ("ALTER TABLE users DROP COLUMN bio CASCADE", "column bio of public.users"),
     ("ALTER TABLE sessions ALTER max_players DROP DEFAULT", "column max_players of public.sessions"),
     ("ALTER TABLE sessions ALTER code DROP NOT NULL", "column code of public.sessions"),
@@ -162,6 +173,23 @@ pub const BREAKAGES: &[(&str, &str)] = &[
     (
         "ALTER TABLE users DROP COLUMN bio CASCADE;
          ALTER TABLE users ADD COLUMN bio text GENERATED ALWAYS AS (email) STORED",
+        "column bio of public.users",
+    ),
+    (
+        "ALTER TABLE users DROP COLUMN bio CASCADE;
+         ALTER TABLE users ADD COLUMN bio integer GENERATED ALWAYS AS (games_played) STORED",
+        "column bio of public.users",
+    ),
+    (
+        "ALTER TABLE creatures DROP COLUMN description CASCADE;
+         ALTER TABLE creatures ADD COLUMN description integer GENERATED ALWAYS AS IDENTITY",
+        "column description of public.creatures",
+    ),
+    // The type of the function's result differs, so `up` must drop the function and the default that calls it.
+    (
+        "DROP FUNCTION private.draw_session_code() CASCADE;
+         CREATE FUNCTION private.draw_session_code() RETURNS varchar LANGUAGE sql AS $$ SELECT 'ABCDEF' $$;
+         ALTER TABLE users ALTER bio SET DEFAULT private.draw_session_code()",
         "column bio of public.users",
     ),
     (

@@ -39,15 +39,20 @@ async fn connect_error_message(url: &str) -> String {
     migration_message
 }
 
+/// A server's answer to a request for TLS if it supports TLS.
+const ACCEPTS_TLS: &[u8] = b"S";
+/// A server's answer to a request for TLS if it does not support TLS.
+const DECLINES_TLS: &[u8] = b"N";
+
 /// Starts a listener that answers the first message of every client with `answer` and closes the connection. Returns
 /// the URL.
 fn start_listener(answer: Vec<u8>) -> String {
-    start_listener_that_may_decline_tls(false, answer)
+    start_listener_with_answer_to_tls_request(None, answer)
 }
 
-/// Does the same as [`start_listener`], but if `declines_tls` is true, the listener first declines a client's request
-/// for TLS, and then answers the next message.
-fn start_listener_that_may_decline_tls(declines_tls: bool, answer: Vec<u8>) -> String {
+/// Does the same as [`start_listener`], but if there is an answer to a client's request for TLS, the listener first
+/// gives that answer, and then answers the next message.
+fn start_listener_with_answer_to_tls_request(answer_to_tls_request: Option<&'static [u8]>, answer: Vec<u8>) -> String {
     /// PostgreSQL's message SSLRequest, with which a client asks for TLS.
     const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -57,14 +62,22 @@ fn start_listener_that_may_decline_tls(declines_tls: bool, answer: Vec<u8>) -> S
             let Ok(mut stream) = stream else { break };
             let mut buffer = [0; 1024];
             let length = stream.read(&mut buffer).unwrap_or_default();
-            if declines_tls && buffer[..length] == SSL_REQUEST {
-                let _ = stream.write_all(b"N");
+            if let Some(answer_to_tls_request) = answer_to_tls_request
+                && buffer[..length] == SSL_REQUEST
+            {
+                let _ = stream.write_all(answer_to_tls_request);
                 let _ = stream.read(&mut buffer);
             }
             let _ = stream.write_all(&answer);
         }
     });
     format!("postgres://ada:hunter2@127.0.0.1:{port}/game")
+}
+
+/// Returns a message of PostgreSQL's protocol.
+fn protocol_message(kind: u8, content: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(content.len() + 4).unwrap();
+    [&[kind], &length.to_be_bytes()[..], content].concat()
 }
 
 /// Returns an ErrorResponse of PostgreSQL's protocol: the severity twice, the SQLSTATE and the message.
@@ -76,10 +89,7 @@ fn error_response(sqlstate: &str, message: &str) -> Vec<u8> {
         fields.push(0);
     }
     fields.push(0);
-    let mut answer = vec![b'E'];
-    answer.extend(u32::try_from(fields.len() + 4).unwrap().to_be_bytes());
-    answer.extend(fields);
-    answer
+    protocol_message(b'E', &fields)
 }
 
 #[tokio::test]
@@ -87,8 +97,9 @@ async fn a_wrong_url_or_an_address_without_a_postgresql_server_is_reported() {
     let unused_address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for (url, expected) in [
         (
-            "postgres://ada:hunter2@no-such-host.invalid/game".to_owned(),
-            "\"no-such-host.invalid\" of the database URL is unknown",
+            // No name service is asked for a name that cannot exist.
+            "postgres://ada:hunter2@no-such..host/game".to_owned(),
+            "\"no-such..host\" of the database URL is unknown",
         ),
         (format!("postgres://ada:hunter2@{unused_address}/game"), "No PostgreSQL server answers at 127.0.0.1:"),
         (
@@ -98,6 +109,7 @@ async fn a_wrong_url_or_an_address_without_a_postgresql_server_is_reported() {
         (start_listener(b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n".to_vec()), "is not a PostgreSQL server"),
         // The greeting of a MySQL server.
         (start_listener(b"J\0\0\0\n8.0.36\0".to_vec()), "is not a PostgreSQL server"),
+        (format!("{}?sslmode=disable", start_listener(b"J\0\0\0\n8.0.36\0".to_vec())), "is not a PostgreSQL server"),
         (start_listener(Vec::new()), "closed the connection without an answer"),
         (
             format!("{}?sslmode=require", start_listener(error_response(TOO_MANY_CONNECTIONS, "too many clients"))),
@@ -108,8 +120,12 @@ async fn a_wrong_url_or_an_address_without_a_postgresql_server_is_reported() {
         ("postgres://ada:hunter2@localhost/game?sslmode=sometimes".to_owned(), "sslmode must be"),
         ("postgres://ada:hunter2@localhost/game?sslrootcert=/no/such/file".to_owned(), "sslrootcert must name"),
         (
-            "postgres://ada:hunter2@%2Fno%2Fsuch%2Ffolder/game".to_owned(),
-            "No PostgreSQL server answers at /no/such/folder",
+            "postgres://ada:hunter2@localhost/game?sslcert=/no/such/file&sslkey=/no/such/file".to_owned(),
+            "sslcert and sslkey must name",
+        ),
+        (
+            "postgres://ada:hunter2@%2Fno%2Fsuch%2Ffolder:5433/game".to_owned(),
+            "No PostgreSQL server answers at /no/such/folder/.s.PGSQL.5433:",
         ),
     ] {
         let message = connect_error_message(&url).await;
@@ -125,7 +141,12 @@ async fn a_refusal_by_a_server_or_pooler_is_explained() {
         (ADMIN_SHUTDOWN, "terminating connection due to administrator command", "wait until it runs"),
         (TOO_MANY_CONNECTIONS, "sorry, too many clients already", "raise the limit"),
         (PROTOCOL_VIOLATION, "no more connections allowed (max_client_conn)", "raise the limit"),
+        (PROTOCOL_VIOLATION, "client connections exceeded (max_user_client_connections)", "raise the limit"),
+        // Two versions of Supavisor, in each of its modes.
         (INTERNAL_ERROR, "MaxClientsInSessionMode: max clients reached", "raise the limit"),
+        (INTERNAL_ERROR, "(EMAXCONNSESSION) max clients reached in session mode", "raise the limit"),
+        (INTERNAL_ERROR, "Max client connections reached", "raise the limit"),
+        (INTERNAL_ERROR, "(EMAXCONN) max client connections reached, limit: 200", "raise the limit"),
         (INTERNAL_ERROR, "Tenant or user not found", "ROLE.PROJECT"),
         (PROTOCOL_VIOLATION, "no such database: game", "createdb game"),
         (PROTOCOL_VIOLATION, "SASL authentication failed", "does not accept the password"),
@@ -143,10 +164,37 @@ async fn a_refusal_by_a_server_or_pooler_is_explained() {
         ),
         (UNDEFINED_FILE, "could not open file", "could not open file"),
     ] {
-        let message =
-            connect_error_message(&start_listener_that_may_decline_tls(true, error_response(sqlstate, server_message)))
-                .await;
+        let answer = error_response(sqlstate, server_message);
+        let url = start_listener_with_answer_to_tls_request(Some(DECLINES_TLS), answer);
+        let message = connect_error_message(&url).await;
         assert!(message.contains(expected), "{sqlstate} {server_message}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn an_authentication_method_that_the_driver_lacks_is_reported() {
+    /// PostgreSQL's messages AuthenticationGSS and AuthenticationSASL have these numbers.
+    const GSS: [u8; 4] = [0, 0, 0, 7];
+    const SASL: [u8; 4] = [0, 0, 0, 10];
+    for content in [GSS.to_vec(), [&SASL[..], b"OAUTHBEARER\0\0"].concat()] {
+        let url = start_listener_with_answer_to_tls_request(Some(DECLINES_TLS), protocol_message(b'R', &content));
+        let message = connect_error_message(&url).await;
+        assert!(message.contains("choose scram-sha-256"), "{content:?}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_whose_tls_is_too_old_is_reported() {
+    /// The beginning of a TLS record with a ServerHello: the record's type, version and length, the message's type and
+    /// length, and TLS 1.1 as the version that the server has chosen.
+    const BEGINNING: [u8; 11] = [0x16, 3, 2, 0, 42, 2, 0, 0, 38, 3, 2];
+    /// No session id, a cipher, and no compression.
+    const END: [u8; 4] = [0, 0xc0, 0x13, 0];
+    let server_hello = [&BEGINNING[..], &[7; 32], &END].concat();
+    let url = start_listener_with_answer_to_tls_request(Some(ACCEPTS_TLS), server_hello);
+    for mode in ["prefer", "require", "verify-full"] {
+        let message = connect_error_message(&format!("{url}?sslmode={mode}")).await;
+        assert!(message.contains("allow TLS 1.2 or newer at the server") && message.contains(mode), "{message}");
     }
 }
 
@@ -164,11 +212,15 @@ async fn a_refusal_by_a_real_server_is_explained() {
     ))
     .await
     .unwrap();
+    // This is how PostgreSQL marks a database before it drops it.
+    db.execute_unprepared("CREATE DATABASE half_dropped").await.unwrap();
+    db.execute_unprepared("UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'half_dropped'").await.unwrap();
     for (url, expected) in [
         (url_with_login(database.url(), "postgres", "hunter2"), "does not accept the password of user \"postgres\""),
         (url_with_login(database.url(), "nobody", "hunter2"), "does not accept the password of user \"nobody\""),
         (format!("{server_url}/no_such_database"), "createdb no_such_database"),
         (format!("{server_url}/template0"), "ALTER DATABASE \"template0\" WITH ALLOW_CONNECTIONS true"),
+        (format!("{server_url}/half_dropped"), "run DROP DATABASE \"half_dropped\" again"),
         (url_with_login(database.url(), "without_login", "hunter2"), "ALTER ROLE \"without_login\" LOGIN"),
         (url_with_login(database.url(), "without_connect", "hunter2"), "GRANT CONNECT ON DATABASE"),
         // This user connects to the database `postgres`, because PUBLIC may no longer connect to `database_name`.

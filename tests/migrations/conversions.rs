@@ -52,6 +52,13 @@ const UNRESTORABLE_TYPE_CHANGES: &[(&str, &str)] = &[
          SELECT gen_random_uuid(), 'ABCDEF', gen_random_uuid(), gen_random_uuid(), 5",
         "column is_public of public.archived_sessions",
     ),
+    // PostgreSQL would round the seventh digit.
+    (
+        "ALTER TABLE public.creatures ALTER created_at DROP DEFAULT, DROP CONSTRAINT bounded_times,
+           ALTER created_at TYPE text;
+         UPDATE public.creatures SET created_at = '2026-01-02 03:04:05.1234567+00'",
+        "column created_at of public.creatures",
+    ),
 ];
 
 #[tokio::test]

@@ -89,6 +89,40 @@ async fn up_refuses_if_a_table_of_another_program_has_the_name_of_the_list() {
 }
 
 #[tokio::test]
+async fn reset_refuses_to_drop_an_object_of_another_program_that_has_the_name_of_the_list() {
+    for sql in ["CREATE TABLE sparc_migrations (id integer)", "CREATE VIEW sparc_migrations AS SELECT 1 AS id"] {
+        let (_database, owner) = create_unmigrated_database().await;
+        owner.execute_unprepared(sql).await.unwrap();
+        let catalog_before = read_catalog(&owner).await;
+        let message = refusal_message(Migrator::reset(&owner).await.unwrap_err());
+        assert!(message.contains("public.sparc_migrations, and no record"), "{sql}: {message}");
+        assert_eq!(read_catalog(&owner).await, catalog_before, "{sql}");
+    }
+}
+
+/// A complete `down` keeps the list, and `reset` drops it.
+#[tokio::test]
+async fn only_reset_refuses_because_of_an_operators_view_on_the_list() {
+    let (_database, owner, _superuser) = create_migrated_database().await;
+    owner.execute_unprepared("CREATE VIEW applied AS SELECT version FROM sparc_migrations").await.unwrap();
+    let assert_reset_refused = async || {
+        let catalog_before = read_catalog(&owner).await;
+        let message = refusal_message(Migrator::reset(&owner).await.unwrap_err());
+        assert!(message.contains("view public.applied"), "{message}");
+        assert_eq!(read_catalog(&owner).await, catalog_before);
+    };
+    assert_reset_refused().await;
+    Migrator::down(&owner, None).await.unwrap();
+    assert_eq!(query_lines(&owner, "SELECT version::text FROM applied").await, Vec::<String>::new());
+    assert_reset_refused().await;
+    Migrator::up(&owner, None).await.unwrap();
+    Migrator::refresh(&owner).await.unwrap();
+    assert_eq!(query_lines(&owner, "SELECT version::text FROM applied").await.len(), Migrator::migrations().len());
+    owner.execute_unprepared("DROP VIEW applied").await.unwrap();
+    Migrator::reset(&owner).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_partly_applied_schema_is_not_taken_for_complete() {
     let (_database, owner, _superuser) = create_migrated_database().await;
     Migrator::down(&owner, Some(1)).await.unwrap();

@@ -71,7 +71,10 @@ async fn check_reports_a_renamed_or_moved_object_and_up_restores_its_name() {
         let (_database, owner, _superuser) = create_migrated_database().await;
         let id = uuid::Uuid::new_v4();
         owner
-            .execute_unprepared(&format!("INSERT INTO auth.users (id, email) VALUES ('{id}', 'ada@x.org')"))
+            .execute_unprepared(&format!(
+                "INSERT INTO auth.users (id, email) VALUES ('{id}', 'ada@x.org');
+                 UPDATE public.users SET bio = 'kept'"
+            ))
             .await
             .unwrap();
         owner.execute_unprepared(&format!("SET search_path = public; {sql}")).await.unwrap();
@@ -88,10 +91,11 @@ async fn check_reports_a_renamed_or_moved_object_and_up_restores_its_name() {
         let report = check(&owner).await.unwrap();
         assert!(report.is_clean() && report.hints.is_empty(), "{sql}: {report:#?}");
         assert_eq!(migration::full_manifest_of(&owner).await.unwrap(), MANIFEST, "{sql}");
-        // The row of an account in `account_gates` is its *gate*, which every write of its user locks.
-        let select_rows = "SELECT display_name || ' ' || is_open FROM public.users
+        // The row of an account in `account_gates` is its *gate*, which every write of its user locks. `up` can create
+        // a profile and a gate again from the account, but not the bio.
+        let select_rows = "SELECT display_name || ' ' || bio || ' ' || is_open FROM public.users
             JOIN private.account_gates AS gate ON gate.account_id = id";
-        assert_eq!(query_lines(&owner, select_rows).await, ["ada true"], "{sql}: the rows must still be there");
+        assert_eq!(query_lines(&owner, select_rows).await, ["ada kept true"], "{sql}: the rows must still be there");
     }
 }
 
@@ -234,6 +238,7 @@ async fn a_renamed_object_whose_old_name_is_taken_is_reported_and_nothing_change
     ] {
         let (_database, owner, _superuser) = create_migrated_database().await;
         owner.execute_unprepared(&format!("SET search_path = public; {sql}")).await.unwrap();
+        assert!(!check(&owner).await.unwrap().is_clean(), "{sql}");
         let catalog_before = read_catalog(&owner).await;
         for attempt in [Migrator::up(&owner, None).await, Migrator::reset(&owner).await] {
             let message = refusal_message(attempt.unwrap_err());

@@ -15,8 +15,8 @@ use super::{
     scripts::run_program,
 };
 
-/// Creates a migrated database on a server of its own, which lacks the schemas and roles of a Supabase project, and
-/// connects to it as the superuser, who owns the database.
+/// Creates a migrated database on a plain PostgreSQL server of its own, and connects to it as the superuser, who owns
+/// the database.
 async fn create_migrated_database_on_own_server() -> (Server, Database, DatabaseConnection) {
     let server = Server::start_plain(None).await.unwrap();
     let database = server.create_unmigrated().await.unwrap();
@@ -61,13 +61,17 @@ async fn a_setting_that_disables_triggers_is_named_and_reset() {
         "ROLE users_login".to_owned(),
     ] {
         db.execute_unprepared(&format!("ALTER {target} SET session_replication_role = Replica")).await.unwrap();
-        // Only a new connection has the setting.
+        // A connection that is already open does not get the setting.
         let new_connection = connect(database.url()).await.unwrap();
         let report = check(&new_connection).await.unwrap();
         let objects: Vec<&str> = report.differences.iter().map(|difference| difference.object.as_str()).collect();
         assert_eq!(objects, ["session_replication_role"], "{target}");
         let script = migration::dry_run(&(&new_connection).into_database_executor()).await.unwrap();
-        assert!(script.contains("SET LOCAL session_replication_role = origin"), "{script}");
+        assert!(
+            script.contains("SET LOCAL session_replication_role = origin")
+                && script.contains("RESET session_replication_role"),
+            "{script}"
+        );
         let changes = up(&new_connection).await;
         assert_eq!(changes, [SchemaChange::Changed("session_replication_role".to_owned())], "{target}");
         assert!(check(&connect(database.url()).await.unwrap()).await.unwrap().is_clean(), "{target}");
@@ -94,13 +98,41 @@ async fn check_reports_a_connection_whose_options_disable_triggers_and_the_scrip
     Migrator::up(&connection, None).await.unwrap();
     assert!(check(&db).await.unwrap().is_clean());
 
-    // So does the script that creates the schema in an empty database.
+    // So does the script that creates the schema in an empty database. Creating an empty schema needs no triggers, so
+    // the setting itself is checked, before the script commits.
+    let assert_enabled = "DO $$ BEGIN ASSERT current_setting('session_replication_role') = 'origin'; END $$";
+    let script = migration::sql();
+    let script = format!("{}{assert_enabled};\nCOMMIT;\n", script.strip_suffix("COMMIT;\n").unwrap());
     let url = with_option(unmigrated_database.url());
-    let Some(outcome) = run_program("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", &url], &migration::sql()) else {
+    let Some(outcome) = run_program("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", &url], &script) else {
         return;
     };
     outcome.unwrap();
     assert!(check(&connect(unmigrated_database.url()).await.unwrap()).await.unwrap().is_clean());
+}
+
+/// The configuration of this server disables triggers. Only the connection that migrates has an option that enables
+/// them.
+#[tokio::test]
+async fn up_refuses_if_the_configuration_of_the_server_disables_triggers() {
+    let server = Server::start_plain(Some(&["session_replication_role=replica"])).await.unwrap();
+    let database = server.create_unmigrated().await.unwrap();
+    let db = connect(database.url()).await.unwrap();
+    let assert_both_refuse = async || {
+        let error = migration::dry_run(&(&db).into_database_executor()).await.unwrap_err();
+        for message in [up_refusal(&db).await, refusal_message(error)] {
+            assert!(message.contains("(command line)") && message.contains("ALTER SYSTEM RESET"), "{message}");
+        }
+    };
+    assert_both_refuse().await;
+    let enabling_connection =
+        connect(&with_setting(database.url(), "session_replication_role", "origin")).await.unwrap();
+    Migrator::up(&enabling_connection, None).await.unwrap();
+    let report = check(&db).await.unwrap();
+    let objects: Vec<&str> = report.differences.iter().map(|difference| difference.object.as_str()).collect();
+    assert_eq!(objects, ["session_replication_role"]);
+    assert_both_refuse().await;
+    Migrator::reset(&db).await.unwrap();
 }
 
 #[tokio::test]

@@ -60,8 +60,7 @@ async fn the_script_creates_what_up_creates_and_refuses_to_run_again() {
     Migrator::reset(&scripted_db).await.unwrap();
 }
 
-/// Supabase's command-line program sends the script as one query, whose statements PostgreSQL runs in one
-/// transaction.
+/// psql sends each statement on its own. Other clients, such as SQLx, send a text of several statements as one query.
 #[tokio::test]
 async fn the_script_also_runs_as_one_query() {
     let (_database, db) = create_unmigrated_database().await;
@@ -143,13 +142,17 @@ async fn up_upgrades_the_schema_of_every_release_and_keeps_its_rows() {
         let (_database, db) = create_unmigrated_database().await;
         db.execute_unprepared(&sql.unwrap()).await.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let id = uuid::Uuid::new_v4();
-        db.execute_unprepared(&format!("INSERT INTO auth.users (id, email) VALUES ('{id}', 'ada@x.org')"))
-            .await
-            .unwrap();
+        // `up` can create a profile again from its account, but not the bio.
+        db.execute_unprepared(&format!(
+            "INSERT INTO auth.users (id, email) VALUES ('{id}', 'ada@x.org'); UPDATE public.users SET bio = 'kept'"
+        ))
+        .await
+        .unwrap();
         Migrator::up(&db, None).await.unwrap();
         assert!(check(&db).await.unwrap().is_clean(), "{}", path.display());
         assert_eq!(migration::full_manifest_of(&db).await.unwrap(), MANIFEST, "{}", path.display());
-        assert_eq!(query_lines(&db, "SELECT display_name FROM public.users").await, ["ada"], "{}", path.display());
+        let select_profile = "SELECT display_name || ' ' || bio FROM public.users";
+        assert_eq!(query_lines(&db, select_profile).await, ["ada kept"], "{}", path.display());
         Migrator::reset(&db).await.unwrap();
         release_count += 1;
     }

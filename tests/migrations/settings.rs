@@ -1,12 +1,17 @@
 //! Settings and default privileges of a database or a role must change neither the schema nor the result of `check`.
 
-use sea_orm::ConnectionTrait;
+use std::time::Duration;
+
+use sea_orm::{ConnectionTrait, TransactionTrait};
 use sparc::migration::{
     self, MANIFEST, check, connect,
     sea_orm_migration::{IntoSchemaManagerConnection, MigratorTrait},
 };
 
-use super::{Migrator, create_unmigrated_database, query_lines, refusal_message, scripts::run_program};
+use super::{
+    Migrator, create_unmigrated_database, drift::create_migrated_database, query_lines, refusal_message,
+    scripts::run_program,
+};
 use crate::world::server;
 
 /// Settings that change how PostgreSQL reads, checks or prints SQL, or what a transaction sees.
@@ -119,20 +124,40 @@ async fn up_runs_with_triggers_or_refuses() {
     assert_eq!(query_lines(&superuser, select_gates).await, ["true"]);
 }
 
+/// Each command waits for a lock for longer than the database's `statement_timeout`.
 #[tokio::test]
 async fn the_databases_statement_timeout_does_not_apply_to_commands_that_only_read() {
-    let (database, db) = create_unmigrated_database().await;
-    Migrator::up(&db, None).await.unwrap();
-    let database_name = query_lines(&db, "SELECT current_database()::text").await.concat();
-    let superuser = connect(&database.superuser_url()).await.unwrap();
+    let (database, owner, superuser) = create_migrated_database().await;
+    let database_name = query_lines(&owner, "SELECT current_database()::text").await.concat();
     superuser
-        .execute_unprepared(&format!("ALTER DATABASE {database_name} SET statement_timeout = '1ms'"))
+        .execute_unprepared(&format!("ALTER DATABASE {database_name} SET statement_timeout = '1s'"))
         .await
         .unwrap();
-    let db = connect(database.url()).await.unwrap();
-    assert!(check(&db).await.unwrap().is_clean());
-    assert_eq!(migration::dry_run(&(&db).into_database_executor()).await.unwrap(), "");
-    assert!(migration::status(&(&db).into_database_executor()).await.unwrap().report.is_clean());
+    let lock_holder = superuser.begin().await.unwrap();
+    lock_holder.execute_unprepared("LOCK TABLE private.sparc_record").await.unwrap();
+    let (first, second, third) =
+        tokio::try_join!(connect(database.url()), connect(database.url()), connect(database.url())).unwrap();
+    let (second_executor, third_executor) = ((&second).into_database_executor(), (&third).into_database_executor());
+    let unlock = async {
+        let count_long_waits = "SELECT count(*)::text FROM pg_locks
+             WHERE NOT granted AND relation = 'private.sparc_record'::regclass
+               AND waitstart < clock_timestamp() - interval '1500 ms'";
+        let all_wait = async {
+            while query_lines(&owner, count_long_waits).await != ["3"] {
+                tokio::time::sleep(Duration::from_millis(25)).await;
+            }
+        };
+        // Shorter than the commands' `lock_timeout`.
+        let have_all_waited = tokio::time::timeout(Duration::from_secs(9), all_wait).await.is_ok();
+        lock_holder.commit().await.unwrap();
+        have_all_waited
+    };
+    let (report, script, status, have_all_waited) =
+        tokio::join!(check(&first), migration::dry_run(&second_executor), migration::status(&third_executor), unlock);
+    assert!(report.unwrap().is_clean());
+    assert_eq!(script.unwrap(), "");
+    assert!(status.unwrap().report.is_clean());
+    assert!(have_all_waited);
 }
 
 #[tokio::test]

@@ -1,16 +1,20 @@
 //! TLS with libpq's modes, against a real server whose certificate was issued by a private authority.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command, time::Duration};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use sea_orm::DatabaseConnection;
+use sea_orm::{DatabaseConnection, TransactionTrait};
 use sparc::{
-    migration::{ConnectError, connect},
-    service::{Options, Sparc},
+    migration::{ConnectError, connect, sea_orm_migration::MigratorTrait},
+    service::{Operations, Options, Sparc},
 };
 use testdb::Server;
 
-use super::query_lines;
+use super::{Migrator, query_lines};
+use crate::{
+    faults::network::{CUT, OPEN, Proxy},
+    world::outcome_code,
+};
 
 /// Certificates in a folder that is removed when this value is dropped.
 struct Certificates {
@@ -60,11 +64,15 @@ impl Certificates {
         self.folder.join(name).display().to_string()
     }
 
+    fn write_pg_hba(&self, connection_type: &str) {
+        let entry = format!("{connection_type} all all 127.0.0.1/32 password\n");
+        fs::write(self.folder.join("pg_hba.conf"), entry).unwrap();
+    }
+
     /// Starts a server with these certificates. Its `pg_hba.conf` has one entry, of the given connection type (`host`,
     /// `hostssl` or `hostnossl`).
     async fn start_server(&self, connection_type: &str) -> Server {
-        fs::write(self.folder.join("pg_hba.conf"), format!("{connection_type} all all 127.0.0.1/32 password\n"))
-            .unwrap();
+        self.write_pg_hba(connection_type);
         let settings = [
             "ssl=on".to_owned(),
             format!("ssl_cert_file={}", self.path("server.crt")),
@@ -103,6 +111,7 @@ async fn sslmode_behaves_as_in_libpq() {
     for (url, expected) in [
         (format!("{}?sslmode=verify-full&sslrootcert={authority}", server.url()), "is not for \"127.0.0.1\""),
         (format!("{localhost_url}?sslmode=verify-full"), "no trusted authority has signed it"),
+        (format!("{localhost_url}?sslmode=verify-full&sslrootcert="), "no trusted authority has signed it"),
         (
             format!("{localhost_url}?sslmode=verify-full&sslrootcert={other_authority}"),
             "no trusted authority has signed it",
@@ -121,10 +130,13 @@ async fn sslmode_behaves_as_in_libpq() {
         assert!(matches!(error, ConnectError::CertificateRejected { .. }), "{url}: {error}");
         assert!(error.to_string().contains(expected), "{url}: {error}");
     }
-    let (credentials, address) = server.url().split_once('@').unwrap();
-    let wrong_password_url = format!("{}:wrong@{address}?sslmode=require", credentials.rsplit_once(':').unwrap().0);
-    let error = connect(&wrong_password_url).await.unwrap_err();
+    let error = connect(&format!("{}?sslmode=require", with_wrong_password(server.url()))).await.unwrap_err();
     assert!(matches!(error, ConnectError::PasswordRejected { .. }), "{error}");
+}
+
+fn with_wrong_password(url: &str) -> String {
+    let (credentials, address) = url.split_once('@').unwrap();
+    format!("{}:wrong@{address}", credentials.rsplit_once(':').unwrap().0)
 }
 
 #[tokio::test]
@@ -155,11 +167,53 @@ async fn a_mode_that_the_server_does_not_support_is_reported_and_the_others_conn
     let hostnossl_server = certificates.start_server("hostnossl").await;
     assert!(!is_encrypted(&connect(hostnossl_server.url()).await.unwrap()).await);
 
+    // The server refuses the first attempt because of TLS, and the second one because of the password or the database.
+    for (server, mode) in [(&hostssl_server, "allow"), (&hostnossl_server, "prefer")] {
+        let error = connect(&format!("{}?sslmode={mode}", with_wrong_password(server.url()))).await.unwrap_err();
+        assert!(matches!(error, ConnectError::PasswordRejected { .. }), "{mode}: {error}");
+        let server_url = server.url().rsplit_once('/').unwrap().0;
+        let error = connect(&format!("{server_url}/no_such_database?sslmode={mode}")).await.unwrap_err();
+        assert!(matches!(error, ConnectError::NoDatabase { .. }), "{mode}: {error}");
+    }
+
     // With replicas, `Sparc` decides for each server whether to use TLS. The error `schema_missing` shows that it could
     // connect.
     for (server, mode) in [(&hostssl_server, "prefer"), (&hostssl_server, "allow"), (&hostnossl_server, "prefer")] {
         let url = format!("{}?sslmode={mode}", server.url());
         let error = Sparc::connect_with(&url, Options::default().replicas([url.clone()])).await.unwrap_err();
         assert_eq!(error.code(), "schema_missing", "{mode}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn whether_to_use_tls_is_decided_whenever_a_server_starts() {
+    let certificates = Certificates::new();
+    for (connection_type, mode, later_connection_type) in
+        [("hostssl", "allow", "hostnossl"), ("hostnossl", "prefer", "hostssl")]
+    {
+        let server = certificates.start_server(connection_type).await;
+        let url = format!("{}?sslmode={mode}", server.url());
+        Migrator::up(&connect(&url).await.unwrap(), None).await.unwrap();
+        // Two ways to the same server, of which the second is closed at first.
+        let (first, second) = (Proxy::start_for_url(&url).await, Proxy::start_for_url(&url).await);
+        second.set_state(CUT);
+        let options = Options::default().replicas([second.url.clone()]).acquire_timeout(Duration::from_secs(30));
+        let sparc = Sparc::connect_with(&first.url, options).await.unwrap();
+        assert_eq!(outcome_code(sparc.as_anon().users().profiles(&[]).await), "done", "{mode}");
+        second.set_state(OPEN);
+        first.set_state(CUT);
+        assert_eq!(outcome_code(sparc.as_anon().users().profiles(&[]).await), "done", "{mode}");
+        sparc.close().await.unwrap();
+
+        let sparc = Sparc::connect(&second.url).await.unwrap();
+        let first_transaction = sparc.as_anon().begin().await.unwrap();
+        let attempt_count = second.accepted_count();
+        let second_transaction = sparc.as_anon().begin().await.unwrap();
+        assert_eq!(second.accepted_count(), attempt_count + 1, "the pool must know what the server requires: {mode}");
+        drop((first_transaction, second_transaction));
+        certificates.write_pg_hba(later_connection_type);
+        server.crash_and_restart().unwrap();
+        assert_eq!(outcome_code(sparc.as_anon().users().profiles(&[]).await), "done", "{mode}");
+        sparc.close().await.unwrap();
     }
 }

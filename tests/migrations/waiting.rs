@@ -90,11 +90,11 @@ async fn a_script_gives_up_waiting_for_a_locked_table() {
     assert!(outcome.unwrap_err().contains("lock timeout"));
     assert!(started_at.elapsed() < Duration::from_secs(40), "waited for {:?}", started_at.elapsed());
     holder.rollback().await.unwrap();
-    assert!(migration::sql().contains("SET LOCAL lock_timeout"));
+    assert!(migration::sql().contains("SET LOCAL lock_timeout = '10s'"));
     let (_database, db) = create_unmigrated_database().await;
     assert_eq!(
         query_lines(&db, "SHOW lock_timeout").await,
         ["0"],
-        "the limit must come from the script, not from the server or `connect`"
+        "neither the server nor `connect` may limit the wait, so that the limit comes from the command or the script"
     );
 }

@@ -169,8 +169,8 @@ impl Game {
         Uuid::from_u128((1_u128 << 127) | self.id_count)
     }
 
-    /// Fails if the caller's account is closed. An update or deletion by a closed account gets this error even if it
-    /// would affect no row.
+    /// Fails if the caller's account is closed. In the model, an update or deletion by a closed account gets this error
+    /// even if it would affect no row; `run_case` in `mod.rs` says what the database may answer instead.
     pub fn require_open_account(&self, me: usize) -> Result<(), &'static str> {
         if self.users[me].has_closed_account { Err("account_closed") } else { Ok(()) }
     }
@@ -270,7 +270,7 @@ impl Game {
         Ok(true)
     }
 
-    /// Sends an event. Only triggers may write events of a reserved type.
+    /// Sends an event. A user may not send an event of a reserved type: one that does not begin with `client.`.
     pub fn send_event(&mut self, me: usize, session: usize, is_reserved_type: bool) -> Answer {
         let game_session = &self.sessions[session];
         if is_reserved_type || game_session.is_archived || game_session.is_deleted || !game_session.has_participant(me)

@@ -233,8 +233,8 @@ impl Game {
         if is_seer { Ok(()) } else { Err("not_seated") }
     }
 
-    /// Rolls for the character `hero` or, if it is `None`, for a creature. `adventure_of_creature` is
-    /// the index of the adventure to which the creature belongs.
+    /// Rolls for the character `hero` or, if it is `None`, for a creature. `adventure_of_creature` is the index of the
+    /// adventure to which the creature belongs.
     pub fn roll(
         &mut self,
         me: usize,

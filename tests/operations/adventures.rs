@@ -15,13 +15,13 @@ fn new_adventure(name: &str) -> NewAdventure {
     NewAdventure { name: name.into(), ..Default::default() }
 }
 
-/// Only the adventure's creator (the Seer) and the service may call the operation. The adventure is a draft, so others
-/// cannot read it, and are refused with `not_found`.
+/// Only the adventure's creator (the Seer) and the service may call the operation. The adventure is a draft, so other
+/// users cannot read it, and are refused with `not_found`.
 const CREATOR_OF_DRAFT_AND_SERVICE_MAY_CALL: [&str; 6] =
     ["not_signed_in", "not_found", "not_found", "not_found", "done", "done"];
 
 /// Only the adventure's creator (the Seer) and the service may call the operation. The adventure is published, so
-/// others can read it, and are refused with `adventure_not_yours` instead of `not_found`.
+/// other users can read it, and are refused with `adventure_not_yours` instead of `not_found`.
 const CREATOR_OF_PUBLISHED_AND_SERVICE_MAY_CALL: [&str; 6] =
     ["not_signed_in", "adventure_not_yours", "adventure_not_yours", "adventure_not_yours", "done", "done"];
 
@@ -111,6 +111,10 @@ pub fn refusals() -> Vec<Refusal> {
         refusal!("adventures.unpublish", Stranger, "not_found", |tx, fixture| tx
             .adventures()
             .unpublish(fixture.draft_adventure)),
+        refusal!("adventures.unpublish", Service, "account_closed", |tx, fixture| async {
+            tx.users().close_account(fixture.seer).await?;
+            tx.adventures().unpublish(fixture.adventure).await
+        }),
         refusal!("adventures.archive", Stranger, "not_found", |tx, fixture| tx
             .adventures()
             .archive(fixture.draft_adventure)),

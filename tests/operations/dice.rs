@@ -166,6 +166,10 @@ pub fn refusals() -> Vec<Refusal> {
                 .roll_initiative(NewInitiative { id, ..initiative(fixture.session_with_save_used, Vec::new()) })
                 .await
         }),
+        refusal!("dice.history", Player, "invalid_value", |tx, fixture| async {
+            let filter = HistoryFilter { from: Some(chrono::DateTime::<chrono::Utc>::MIN_UTC), ..Default::default() };
+            tx.dice().history(RollScope::Session(fixture.active_session), &filter, None).await
+        }),
         refusal!("dice.history", Player, "bad_cursor", |tx, fixture| async {
             // A cursor is JSON in hexadecimal digits; `00` does not stand for JSON.
             let forged = "00".to_owned().into();

@@ -33,7 +33,7 @@ async fn an_operation_dropped_at_any_point_does_not_affect_the_next_caller() {
     let next_caller = sparc.as_user(fixture.stranger.user_id);
     let mut drop_points = 0;
     for operation in operations() {
-        // The last caller in `LISTED_CALLERS` who may call the operation.
+        // The last caller in `LISTED_CALLERS` who may call the operation. Only `tutorial.complete` has none.
         let caller_index = operation.outcomes.iter().rposition(|outcome| *outcome == "done");
         let Some(caller) = caller_index.map(|index| fixture.as_caller(&sparc, LISTED_CALLERS[index])) else { continue };
         for extra_polls in 0.. {

@@ -108,7 +108,7 @@ async fn a_caller_waits_for_two_round_trips_to_read_and_three_to_write() {
         characters::Entity::find_by_id(character).one(&tx).await?;
         tx.commit().await
     });
-    // The commit after raw SQL also verifies the identity, so the caller waits for it.
+    // Raw SQL may write, so the caller waits for the commit, which also verifies the identity.
     assert_early_return_is!(false, "raw SQL", ada.query_one_raw(raw_statement()));
 }
 

@@ -150,7 +150,8 @@ fn refusals() -> Vec<Refusal> {
 }
 
 /// Begins a transaction as the caller, makes the call in it, rolls the transaction back, and returns the outcome of the
-/// call. If the transaction cannot begin, returns the code of that error.
+/// call. If the transaction cannot begin, makes no call and returns the code of that error. The transaction of a
+/// [`Caller::ClosedAccount`] never begins.
 async fn call_and_roll_back(sparc: &Sparc, fixture: &Fixture, caller: Caller, call: Call) -> &'static str {
     let tx = match fixture.as_caller(sparc, caller).begin().await {
         Ok(tx) => tx,

@@ -29,7 +29,7 @@ use super::{
 
 /// The numbers as the documentation of the operations writes them.
 pub const NUMBER_WORDS: [&str; 11] =
-    ["none", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten"];
+    ["Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten"];
 
 /// A proxy that counts the server's ReadyForQuery messages, of which each round trip has one, and that can hold back
 /// responses or cut the connection.

@@ -52,18 +52,24 @@ export async function startApi() {
   let log = "";
   server.stderr.on("data", (text) => (log += text));
   const url = `http://127.0.0.1:${port}`;
+  const exit = new Promise((resolveExit) => server.on("exit", resolveExit));
+  const stop = async () => {
+    server.kill();
+    await exit;
+    sqlAsOwner(`DROP ROLE ${login}`);
+  };
   for (let tries = 0; ; tries += 1) {
     const response = await fetch(`${url}/adventures`).catch(() => null);
     if (response?.status === 200) break;
-    if (tries > 200) throw new Error(`PostgREST does not answer: ${log}`);
+    if (tries > 200) {
+      await stop();
+      throw new Error(`PostgREST does not answer: ${log}`);
+    }
     await new Promise((passed) => setTimeout(passed, 50));
   }
   return {
     url,
-    stop() {
-      server.kill();
-      return new Promise((ended) => server.on("exit", () => ended(sqlAsOwner(`DROP ROLE ${login}`))));
-    },
+    stop,
     visitor: () => new PostgrestClient(url),
     service: () => signIn(url, { role: "service_role" }).api,
     createAccount: () => createAccount(url),
@@ -79,8 +85,8 @@ export function createToken(claims, { key = secret, algorithm = "HS256" } = {}) 
   return `${signingInput}.${signature}`;
 }
 
-/** Returns `api`, a client that sends a token with these claims; `id`, the id of the claims' user; and `headers`, the headers
- * that the client sends. */
+/** Returns `api`, a client that sends a token with these claims; `id`, the id of the claims' user; and `headers`, the
+ * headers that the client sends. */
 function signIn(url, claims) {
   const bearer = createToken({ exp: Math.floor(Date.now() / 1000) + 3600, ...claims });
   const headers = { Authorization: `Bearer ${bearer}` };
@@ -111,7 +117,8 @@ export async function outcome(request) {
 /** SQLSTATEs of PostgreSQL, by its own names for them. */
 export const checkViolation = "23514", foreignKeyViolation = "23503", uniqueViolation = "23505", insufficientPrivilege = "42501";
 /** SQLSTATEs of the schema (docs/schema.md). */
-export const sessionFull = "SP002", illegalTransition = "SP003", adventureNotPlayable = "SP009", heroicSaveSpent = "SP011";
+export const sessionFull = "SP002", illegalTransition = "SP003", characterNotYours = "SP006";
+export const adventureNotPlayable = "SP009", heroicSaveSpent = "SP011";
 
 /** The columns of a new character. */
 export const newCharacter = (userId, name = "Ada") => ({

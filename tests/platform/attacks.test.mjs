@@ -4,13 +4,15 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import {
-  adventureNotPlayable, checkViolation, createToken, foreignKeyViolation, insufficientPrivilege as denied, newCharacter, outcome,
-  rows, sqlAsOwner, startApi,
+  adventureNotPlayable, characterNotYours, checkViolation, createToken, foreignKeyViolation, insufficientPrivilege as denied,
+  newCharacter, outcome, rows, sqlAsOwner, startApi,
 } from "./api.mjs";
 
 let server;
 let seer, ada, stranger, service, visitor;
 let adventure, session, adasCharacter, strangersCharacter, failedRoll, draftAdventure;
+// Seats can be taken only in sessions that have not started.
+let waitingPrivateSession, waitingPublicSession;
 
 before(async () => {
   server = await startApi();
@@ -26,10 +28,15 @@ before(async () => {
   await rows(seer.api.from("sessions").update({ status: "active" }).eq("id", session.id));
   const roll = { session_id: session.id, character_id: adasCharacter.id, attribute: "wit", difficulty: 18, roll_type: "attack" };
   [failedRoll] = await rows(service.from("dice_rolls").insert({ ...roll, results: [1, 2] }).select());
+  await rows(ada.api.from("tutorial_progress").insert({ user_id: ada.id, path: "player" }));
+  const waiting = { seer_id: seer.id, adventure_id: adventure.id };
+  [waitingPrivateSession] = await rows(seer.api.from("sessions").insert(waiting).select());
+  [waitingPublicSession] = await rows(seer.api.from("sessions").insert({ ...waiting, is_public: true }).select());
 });
 after(() => server.stop());
 
-/** Sends the request of each attack, and asserts that it has the expected outcome (`outcome` in api.mjs says which there are). */
+/** Sends the request of each attack, and asserts that it has the expected outcome (`outcome` in api.mjs says which there
+ * are). */
 async function assertOutcomes(attacks) {
   for (const [attack, expectedOutcome, sendRequest] of attacks) {
     assert.equal(await outcome(sendRequest()), expectedOutcome, attack);
@@ -67,15 +74,16 @@ test("counting reveals no more than reading", async () => {
 test("nobody writes what they may not write", async () => {
   const roll = { session_id: session.id, character_id: adasCharacter.id, attribute: "might", difficulty: 10, roll_type: "attack" };
   const event = { session_id: session.id, event_type: "client.hello" };
-  const seat = { session_id: session.id, user_id: stranger.id, character_id: strangersCharacter.id };
+  const seat = { session_id: waitingPublicSession.id, user_id: stranger.id, character_id: strangersCharacter.id };
   const update = (account, table, values, id, key = "id") => () => account.api.from(table).update(values).eq(key, id).select("*");
   await assertOutcomes([
     ["a visitor's session", denied, () => visitor.from("sessions").insert({ seer_id: seer.id, adventure_id: adventure.id })],
     ["a session in another user's name", denied, () => stranger.api.from("sessions").insert({ seer_id: seer.id, adventure_id: adventure.id })],
     ["a session with a code that its Seer chose", denied, () => seer.api.from("sessions").insert({ seer_id: seer.id, adventure_id: adventure.id, code: "AAAAAA" })],
     ["a session of another user's draft", adventureNotPlayable, () => stranger.api.from("sessions").insert({ seer_id: stranger.id, adventure_id: draftAdventure.id })],
-    ["a seat in a private session", denied, () => stranger.api.from("session_players").insert(seat)],
-    ["a seat with another user's character", denied, () => seer.api.from("session_players").insert({ ...seat, character_id: adasCharacter.id })],
+    ["a seat in a private session", denied, () => stranger.api.from("session_players").insert({ ...seat, session_id: waitingPrivateSession.id })],
+    ["a seat for another user", denied, () => seer.api.from("session_players").insert(seat)],
+    ["a seat with another user's character", characterNotYours, () => stranger.api.from("session_players").insert({ ...seat, character_id: adasCharacter.id })],
     ["verifying one's own profile", denied, () => ada.api.from("users").update({ is_verified: true }).eq("id", ada.id)],
     ["changing one's own number of games", denied, () => ada.api.from("users").update({ games_run: 99 }).eq("id", ada.id)],
     ["another user's name", "none", () => stranger.api.from("users").update({ display_name: "X" }).eq("id", ada.id).select("id")],
@@ -138,7 +146,7 @@ test("a token that is forged, expired or claims too much is refused", async () =
   assert.equal((await requestWith(createToken(claims, { key: "another secret, as long as the first one" }))).status, 401, "forged");
   assert.equal((await requestWith(createToken(claims, { algorithm: "none" }))).status, 401, "unsigned");
   assert.equal((await requestWith(createToken({ ...claims, exp: soon - 3600 }))).status, 401, "expired");
-  assert.equal((await requestWith(`${createToken(claims).slice(0, -4)}AAAA`)).status, 401, "truncated signature");
+  assert.equal((await requestWith(`${createToken(claims).slice(0, -4)}AAAA`)).status, 401, "altered signature");
   assert.equal((await requestWith(createToken({ ...claims, role: "postgres" }))).status, 403, "a role that the API does not have");
   const withoutSubject = await requestWith(createToken({ role: "authenticated", exp: soon }));
   assert.deepEqual([withoutSubject.status, withoutSubject.body], [200, []], "a token without a subject");

@@ -27,17 +27,18 @@ async fn make_replication_synchronous(primary: &Server, world: &World) {
 }
 
 /// Kills the primary, promotes the standby that has received more of the WAL, and makes the other one follow it.
-/// Returns the index of the promoted standby.
-async fn fail_over(primary: &Server, standbys: &[Server; 2], replicas: &[World; 2]) -> usize {
+/// `standby_worlds` are the worlds on the standbys, in the same order. Returns the index of the promoted standby.
+async fn fail_over(primary: &Server, standbys: &[Server; 2], standby_worlds: &[World; 2]) -> usize {
     run_blocking(primary, |primary| primary.kill().unwrap()).await;
     let mut received_positions = Vec::new();
-    for replica in replicas {
-        // Wait until the standby has written all WAL that arrived, because its received position is final only then.
-        wait_until(async || replica.owner().count("pg_stat_wal_receiver WHERE status = 'streaming'").await == 0).await;
+    for world in standby_worlds {
+        // Wait until the standby's WAL receiver has ended. Before it ends, it writes all WAL that has arrived, so the
+        // received position is final afterwards.
+        wait_until(async || world.owner().count("pg_stat_wal_receiver WHERE status = 'streaming'").await == 0).await;
         // A standby replays everything that it has received before it is promoted, so the position that counts is the
         // received one.
         let sql = "SELECT (pg_last_wal_receive_lsn() - '0/0')::bigint";
-        received_positions.push(replica.owner().fetch_value::<i64>(sql).await.unwrap());
+        received_positions.push(world.owner().fetch_value::<i64>(sql).await.unwrap());
     }
     let promoted_index = usize::from(received_positions[1] > received_positions[0]);
     run_blocking(&standbys[promoted_index], |standby| standby.promote().unwrap()).await;
@@ -65,26 +66,26 @@ async fn after_a_failover_calls_continue_and_no_acknowledged_write_is_lost() {
     let writer_id = world.new_player().await.user_id;
     let (mut acknowledged, mut recovery_times) = (BTreeSet::new(), Vec::new());
     for round in 0..failovers {
-        let replicas = [world.on_standby(&standbys[0]).await, world.on_standby(&standbys[1]).await];
-        let options = Options::default().max_connections(8).replicas(replicas.iter().map(World::url));
+        let standby_worlds = [world.on_standby(&standbys[0]).await, world.on_standby(&standbys[1]).await];
+        let options = Options::default().max_connections(8).replicas(standby_worlds.iter().map(World::url));
         let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
         let load = Load::start(&sparc, &operations, 6);
         // The primary is killed after a different time in each round.
         tokio::time::sleep(Duration::from_millis(u64::from(200 + round * 37 % 500))).await;
-        let promoted_index = fail_over(&primary, &standbys, &replicas).await;
+        let promoted_index = fail_over(&primary, &standbys, &standby_worlds).await;
         let promoted_at = Instant::now();
         wait_until(async || create_read_and_delete(&sparc, writer_id).await.is_ok()).await;
         // The duration depends on the machine, so it is only printed.
         recovery_times.push(promoted_at.elapsed());
         tokio::time::sleep(Duration::from_millis(300)).await;
         let outcomes = load.stop().await;
-        // Calls that were in progress on the old primary fail with one of these errors.
+        // Calls during the failover may fail with one of these errors.
         let allowed_codes = ["connection_lost", "commit_unknown", "deadline_exceeded", "pool_exhausted", "read_only"];
         assert_eq!(unexpected_errors(&outcomes.counts_by_code, &allowed_codes), [""; 0]);
         acknowledged.extend(outcomes.acknowledged);
         wait_until(async || sparc.servers().iter().any(|server| server.role == ServerRole::Replica)).await;
         sparc.close().await.unwrap();
-        let [first, second] = replicas;
+        let [first, second] = standby_worlds;
         world = if promoted_index == 0 { first } else { second };
         assert_nothing_lost(&world, &acknowledged).await;
         assert_eq!(broken_invariants(&world).await, [""; 0]);
@@ -112,8 +113,8 @@ async fn an_old_primary_that_is_started_again_is_not_used() {
     let player = cluster.world.new_player().await;
     create_read_and_delete(&sparc, player.user_id).await.unwrap();
     let standbys: [Server; 2] = cluster.standbys.clone().try_into().unwrap();
-    let replicas: [World; 2] = cluster.replicas().await.try_into().unwrap_or_else(|_| panic!("not two replicas"));
-    let promoted_index = fail_over(&cluster.primary, &standbys, &replicas).await;
+    let standby_worlds: [World; 2] = cluster.replicas().await.try_into().unwrap_or_else(|_| panic!("not two standbys"));
+    let promoted_index = fail_over(&cluster.primary, &standbys, &standby_worlds).await;
     wait_until(async || create_read_and_delete(&sparc, player.user_id).await.is_ok()).await;
     run_blocking(&cluster.primary, |primary| primary.start_again().unwrap()).await;
     // The old primary does not know of the promotion and accepts writes. No `Sparc` handle may read what is written
@@ -132,7 +133,10 @@ async fn an_old_primary_that_is_started_again_is_not_used() {
             let name = format!("Hero {}", started_at.elapsed().as_micros());
             let character = me.characters().create(NewCharacter { name, ..Default::default() }).await.unwrap();
             assert_eq!(
-                replicas[promoted_index].owner().count(&format!("characters WHERE id = '{}'", character.id)).await,
+                standby_worlds[promoted_index]
+                    .owner()
+                    .count(&format!("characters WHERE id = '{}'", character.id))
+                    .await,
                 1
             );
             me.characters().delete(character.id).await.unwrap();

@@ -4,17 +4,21 @@
 use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
+use sea_orm::{AccessMode, TransactionTrait};
 use sparc::{
     entity::session_events,
     service::{
-        IdentityConnection, Operations, Sparc,
+        Error, IdentityConnection, Operations, Sparc,
         events::{NewEvent, Subscription},
     },
 };
 use testdb::Server;
 
 use super::{Cluster, run_blocking, wait_until};
-use crate::world::{GameSession, World};
+use crate::{
+    live_events::event_seqs,
+    world::{GameSession, World},
+};
 
 /// Sends an event and returns its id, or `None` if that fails.
 async fn send(sparc: &Sparc, user: uuid::Uuid, session: uuid::Uuid, kind: String) -> Option<uuid::Uuid> {
@@ -157,9 +161,9 @@ async fn a_new_player_can_subscribe_even_if_replicas_lack_the_seat() {
     let seer = sparc.as_user(game.seer.user_id());
     let subscribed_at = Instant::now();
     let _seers_subscription = seer.events().subscribe(game.session_id, None).await.unwrap();
-    // With the first subscription, the handle begins to check the access of all subscribers every two seconds. Soon
-    // after replay is paused, the handle stops using the replicas, because they lag. So replay is paused shortly before
-    // the next check, which could still run on a replica.
+    // With the first subscription, the handle begins to check the access of all subscribers every two seconds. Two
+    // seconds after replay is paused, the handle may stop using the replicas, because they lag. So replay is paused
+    // shortly before the next check, which could still run on a replica.
     tokio::time::sleep(Duration::from_millis(1300).saturating_sub(subscribed_at.elapsed())).await;
     pause_replicas(&cluster).await;
     let insert_seat = format!(
@@ -174,6 +178,43 @@ async fn a_new_player_can_subscribe_even_if_replicas_lack_the_seat() {
     let sent_id = send(&sparc, newcomer.user_id, game.session_id, "hello".to_owned()).await.unwrap();
     assert_eq!(next_event(&mut events).await.id, sent_id);
     sparc.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reading_after_an_event_that_replicas_lack_continues_on_the_primary() {
+    let Some(cluster) = Cluster::start().await else { return };
+    // `other_sparc` stands for another process, in which Ada has received an event.
+    let (sparc, other_sparc) = (cluster.connect().await, cluster.connect().await);
+    let game = cluster.world.new_active_session(2).await;
+    let (ada_id, morgan_id) = (game.players[0].user_id, game.players[1].user_id);
+    let [ada, ada_elsewhere] = [&sparc, &other_sparc].map(|sparc| sparc.as_user(ada_id));
+    let replicated_seq = event_seqs(&cluster.world, game.session_id).await.pop().unwrap();
+    pause_replicas(&cluster).await;
+    for kind in ["received", "unread"] {
+        send(&other_sparc, morgan_id, game.session_id, kind.to_owned()).await.unwrap();
+    }
+    let all_events = other_sparc.as_user(morgan_id).events().after(game.session_id, replicated_seq).await.unwrap();
+    let [received, unread] = &all_events[..] else { panic!("{all_events:?}") };
+    // A transaction on a replica cannot move to the primary.
+    let tx = ada.begin_with_config(None, Some(AccessMode::ReadOnly)).await.unwrap();
+    assert_eq!(
+        tx.events().newest_seq(game.session_id).await.unwrap(),
+        replicated_seq,
+        "the transaction must read on a replica"
+    );
+    assert_error!(tx.events().after(game.session_id, received.seq).await, Error::ReadOnly);
+    tx.rollback().await.unwrap();
+    // There is no event with the number -1. The replica can tell, because it has later events of the session.
+    let tx = ada.begin_with_config(None, Some(AccessMode::ReadOnly)).await.unwrap();
+    assert_error!(tx.events().after(game.session_id, -1).await, Error::EventsExpired);
+    tx.rollback().await.unwrap();
+
+    let events = ada.events().after(game.session_id, received.seq).await.unwrap();
+    assert_eq!(events.iter().map(|event| event.seq).collect::<Vec<_>>(), [unread.seq]);
+    let outcome = ada_elsewhere.events().after(game.session_id, i64::MAX).await;
+    assert_error!(outcome, Error::EventsExpired, "the primary lacks the event, too");
+    sparc.close().await.unwrap();
+    other_sparc.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,9 +13,9 @@ use testdb::{Binaries, Server};
 use crate::world::World;
 
 /// Settings of the three servers. With `synchronous_commit=off`, which the servers of other tests have, a failover
-/// could lose acknowledged commits. `wal_keep_size` keeps the WAL for a standby that is added later.
-/// `wal_retrieve_retry_interval` makes a standby that lost its primary connect to the new primary soon, because the
-/// tests of failover make replication synchronous, and then every commit waits for a standby.
+/// could lose acknowledged commits. `wal_keep_size` keeps the WAL for a standby that is added later. With the short
+/// `wal_retrieve_retry_interval`, a standby that lost its primary soon connects to the new one. The tests of failover
+/// need that: they make replication synchronous, so every commit waits for a standby.
 pub const SETTINGS: [&str; 3] = ["synchronous_commit=on", "wal_keep_size=512MB", "wal_retrieve_retry_interval=200ms"];
 
 /// A primary and two standbys, and the game's database on them. (PostgreSQL's manual calls the data of a single server
@@ -83,7 +83,7 @@ pub async fn wait_until_replayed(replica: &World, lsn: &str) {
     wait_until(async || replica.owner().fetch_value(&is_replayed_sql).await.unwrap()).await;
 }
 
-/// Waits until the condition is true, for at most half a minute.
+/// Waits until the condition is true. Panics after 1,200 attempts, which take half a minute or longer.
 pub async fn wait_until(mut condition: impl AsyncFnMut() -> bool) {
     for _ in 0..1200 {
         if condition().await {

@@ -110,12 +110,12 @@ impl SqlCaller {
 
     /// Begins a REPEATABLE READ transaction whose snapshot is taken at once.
     pub async fn begin_repeatable_read(&self) -> sea_orm::DatabaseTransaction {
-        self.begin_at_with_snapshot(IsolationLevel::RepeatableRead).await
+        self.begin_and_take_snapshot(IsolationLevel::RepeatableRead).await
     }
 
     /// Begins a transaction at the given isolation level, REPEATABLE READ or SERIALIZABLE, and takes its snapshot at
     /// once.
-    pub async fn begin_at_with_snapshot(&self, level: IsolationLevel) -> sea_orm::DatabaseTransaction {
+    pub async fn begin_and_take_snapshot(&self, level: IsolationLevel) -> sea_orm::DatabaseTransaction {
         let transaction = self.begin_at(level).await;
         transaction.execute_unprepared("SELECT").await.unwrap();
         transaction

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::{
     Operation, OptionalJson, POOL_SIZE, Program, ProgramResult, ResultUse, RoundTrips, delay::DelayProxy,
-    first_program_must_be_service, run_service,
+    first_program_must_be_service, run_through_service,
 };
 use crate::{
     DriverOptions, Failure,
@@ -55,7 +55,7 @@ impl Environment {
                     let id = found.as_ref().and_then(|roll| roll["id"].as_str()?.parse().ok()).unwrap_or_default();
                     Some(serde_json::to_value(sparc.as_user(argument_set.player).dice().get(id).await?)?)
                 }
-                _ => run_service(sparc, operation, argument_set, ResultUse::Json).await?,
+                _ => run_through_service(sparc, operation, argument_set, ResultUse::Json).await?,
             };
             if found != expected {
                 return Err(mismatch("a result", &found, &expected));
@@ -120,9 +120,9 @@ impl Environment {
         let run_length = Duration::from_secs_f64(options.seconds);
         let mut runs = [Vec::new(), Vec::new(), Vec::new()];
         for round in 0..=options.rounds {
-            for step in 0..programs.len() {
+            for position in 0..programs.len() {
                 // The program that runs first changes from round to round.
-                let index = (round as usize + step) % programs.len();
+                let index = (round as usize + position) % programs.len();
                 // Round 0 is the warm-up.
                 let run_length = if round == 0 { MAX_WARM_UP_LENGTH.min(run_length) } else { run_length };
                 let run = self.run(operation, &programs[index], clients, run_length).await?;

@@ -133,13 +133,13 @@ longer the operation then takes than without the proxy, divided by 20 ms.
 const TEXT_AND_HEADER_OF_PHASES: &str = "
 The service sends BEGIN, the identity and the check of the account in one message (*service's BEGIN*), and returns from
 a read without waiting for COMMIT. So a caller waits for two round trips, or three to write; with plain sqlx, a caller
-waits for four. If client and server run on the same machine, a round trip costs mostly the processor time for waking the process that waits for the
-message. Fewer round trips therefore also mean more operations per second: pipelining saves much, except where the
-statement or the disk takes most of the time.
+waits for four. If client and server run on the same machine, a round trip costs mostly the processor time for waking
+the process that waits for the message. Fewer round trips therefore also mean more operations per second: pipelining
+saves much, except where the statement or the disk takes most of the time.
 
 The phases of each operation, measured one after the other on one connection, show what limits it (medians in
 milliseconds). *Round trip* is a prepared `SELECT 1`. The time of each phase includes a round trip; the rest is
-PostgreSQL's work.
+PostgreSQL's work. *Service's BEGIN* also includes taking a connection from the pool.
 
 | operation | round trip | service's BEGIN | BEGIN | identity | statement | statement as the owner, without row security \
 | COMMIT | whole operation by the service, p50 |

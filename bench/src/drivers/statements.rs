@@ -57,7 +57,7 @@ impl Statements {
     pub async fn capture(mut capture: StatementCapture, argument_set: &ArgumentSet) -> Result<Self, Failure> {
         let mut statements = Vec::new();
         for operation in Operation::ALL {
-            run_service(&capture.sparc, operation, argument_set, ResultUse::Discard).await?;
+            run_through_service(&capture.sparc, operation, argument_set, ResultUse::Discard).await?;
             let PreparedStatement { sql, types } = capture.last_new_statement().await?;
             let types: Vec<Type> =
                 types.split(", ").filter(|name| !name.is_empty()).map(parse_type).collect::<Result<_, _>>()?;
@@ -162,7 +162,7 @@ pub fn claims(user: Uuid) -> String {
 }
 
 /// Runs the operation through the service.
-pub async fn run_service(
+pub async fn run_through_service(
     sparc: &Sparc,
     operation: Operation,
     argument_set: &ArgumentSet,

@@ -49,10 +49,6 @@ pub enum Api {
     Service,
 }
 
-/// The maximum number of newcomers. Each joins at most once per run, so this is also the maximum number of joins per
-/// run.
-const MAX_NEWCOMERS: usize = 4000;
-
 /// The size of a block of SHA-256 in bytes. The secret must not be longer, because HMAC would hash a longer secret
 /// first.
 const SHA256_BLOCK_BYTES: usize = 64;
@@ -75,7 +71,7 @@ pub async fn players(argument_sets: &[ArgumentSet], secret: &str, client: &mut C
 }
 
 /// Returns newcomers: users without a seat in any session. Each gets a different session to join, which is public and
-/// waiting and has a free seat.
+/// waiting and has a free seat. The smaller of the numbers of such users and of such sessions limits the joins per run.
 pub async fn newcomers(data_set: &DataSet, secret: &str, client: &mut Client) -> Result<Vec<Caller>, Failure> {
     let unstarted = (data_set.active_sessions..data_set.active_sessions + data_set.unstarted_sessions)
         .map(|number| data_set.session(number));
@@ -83,7 +79,7 @@ pub async fn newcomers(data_set: &DataSet, secret: &str, client: &mut Client) ->
         session.is_public && session.state == SessionState::Waiting && session.seats_taken < session.max_players
     });
     let sessions_and_users = with_free_seat.zip(data_set.newcomer_numbers());
-    let callers = sessions_and_users.take(MAX_NEWCOMERS).map(|(session, user)| {
+    let callers = sessions_and_users.map(|(session, user)| {
         caller_without_token(
             row_id(RowKind::User, user),
             row_id(RowKind::Session, session.number),

@@ -64,7 +64,8 @@ alternate; the values are those of the run with the median throughput. Processor
 process, and that of PostgreSQL, which limits any API on the same machine. PostgREST cannot compare two columns, so its
 lobby includes full sessions; its pages have twenty rows, as the service's have.
 
-| operation | clients | API | requests/s | service / PostgREST | p50 ms | p99 ms | API CPU ms | PostgreSQL CPU ms | bytes |
+| operation | clients | API | requests/s | service / PostgREST | p50 ms | p99 ms | API CPU ms \
+| PostgreSQL CPU ms | bytes |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 ";
 

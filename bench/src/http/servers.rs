@@ -18,11 +18,15 @@ use crate::{Failure, client::Client};
 const POOL_SIZE: u32 = 10;
 /// Timeout for the start of an API server.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// Timeout for each request while an API server starts. A server may accept a connection before it can answer.
+const START_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The role as which PostgREST logs in. As on Supabase, it has no privileges of its own.
 const POSTGREST_LOGIN: &str = "authenticator_of_bench";
 
 /// A running API server. Dropping the value kills the process.
 pub struct ApiServer {
+    /// Its name in messages.
+    pub name: &'static str,
     child: Child,
     /// The port on which the server listens on this machine.
     pub port: u16,
@@ -57,10 +61,9 @@ impl ApiServer {
             .env("PGRST_SERVER_PORT", port.to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
             .kill_on_drop(true)
             .spawn()?;
-        Self { child, port }.wait_until_ready("/adventures?limit=1").await
+        Self { name: "PostgREST", child, port }.wait_until_ready("/adventures?limit=1").await
     }
 
     /// Builds the example web service, starts it on the database without its demo game, and waits until it answers.
@@ -86,7 +89,7 @@ impl ApiServer {
             .stdout(Stdio::null())
             .kill_on_drop(true)
             .spawn()?;
-        Self { child, port }.wait_until_ready("/api/demo-session").await
+        Self { name: "the example web service", child, port }.wait_until_ready("/api/demo-session").await
     }
 
     /// Waits until the server answers a request for `path`, which needs no token, with status 200.
@@ -95,15 +98,17 @@ impl ApiServer {
         let start = Instant::now();
         loop {
             let attempt = async { Connection::open(self.port).await?.send(&request).await };
-            if attempt.await.is_ok_and(|response| response.status == 200) {
+            let response = tokio::time::timeout(START_REQUEST_TIMEOUT, attempt).await;
+            if response.is_ok_and(|response| response.is_ok_and(|response| response.status == 200)) {
                 return Ok(self);
             }
             if let Some(status) = self.child.try_wait()? {
-                return Err(Failure::Message(format!("an API server ended before it answered: {status}")));
+                return Err(Failure::Message(format!("{} ended before it answered: {status}", self.name)));
             }
             if start.elapsed() > START_TIMEOUT {
                 return Err(Failure::Message(format!(
-                    "an API server did not answer on port {} within {} s",
+                    "{} did not answer on port {} within {} s",
+                    self.name,
                     self.port,
                     START_TIMEOUT.as_secs()
                 )));

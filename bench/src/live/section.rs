@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::IdleCpuUsage;
-use crate::report::Report;
+use crate::{load_test::sustained_definition, report::Report};
 
 /// Returns the section, or `None` if the report has no measurements for it.
 pub fn section(report: &Report) -> Option<String> {
@@ -45,8 +45,9 @@ pub fn section(report: &Report) -> Option<String> {
     );
     text.push_str(
         "\nMilliseconds from the start of the call that writes an event to the event's arrival at each subscriber in \
-         the other process. They include the call and its commit.\n\n| writers | p50 | p95 | p99 | deliveries |\n\
-         | --- | --- | --- | --- | --- |\n",
+         the other process. They include the call and its commit. *Missing* are the deliveries that had not happened \
+         half a minute after the last event.\n\n\
+         | writers | p50 | p95 | p99 | deliveries | missing |\n| --- | --- | --- | --- | --- | --- |\n",
     );
     for (name, delays) in [
         ("at human speed", live.delays_at_human_speed),
@@ -54,8 +55,12 @@ pub fn section(report: &Report) -> Option<String> {
     ] {
         let _ = writeln!(
             text,
-            "| {name} | {:.1} | {:.1} | {:.1} | {} |",
-            delays.p50_ms, delays.p95_ms, delays.p99_ms, delays.deliveries
+            "| {name} | {:.1} | {:.1} | {:.1} | {} | {} |",
+            delays.p50_ms,
+            delays.p95_ms,
+            delays.p99_ms,
+            delays.deliveries,
+            delays.missing.map_or_else(|| "not counted".to_owned(), |missing| missing.to_string())
         );
     }
     if let IdleCpuUsage {
@@ -88,12 +93,13 @@ pub fn section(report: &Report) -> Option<String> {
     let _ = write!(
         &mut text,
         "\nThe [load test](#load-test), whose sessions have six players each, was made with subscriptions and with \
-         polling in the same run. If every player has a subscription, the machine sustains \
+         polling in the same run. {} If every player has a subscription, the machine sustains \
          {max_with_subscriptions} sessions; if every player polls, {max_with_polling}. *Delivered to all* is \
          the time from the moment a roll was due until all six players have its event.\n\n\
          | players get events by | sessions | rolls/s | roll p50 ms | roll p99 ms | delivered to all p50 ms | \
          delivered to all p99 ms | PostgreSQL CPUs | service CPUs |\n\
-         | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
+         | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+        sustained_definition()
     );
     let subscription_steps = live.steps_with_subscriptions.iter().map(|step| ("subscription", step));
     let polling_steps = live.steps_with_polling.iter().map(|step| ("polling", step));

@@ -75,6 +75,11 @@ impl SubscriberProcess {
         self.send("discard").await.map(|_| ())
     }
 
+    /// Returns the number of delays that were measured since the previous summary, or since delays were discarded.
+    pub async fn count_delays(&mut self) -> Result<usize, Failure> {
+        Ok(serde_json::from_str(&self.send("count").await?)?)
+    }
+
     /// Returns a summary of the delays that were measured since the previous summary, or since delays were discarded.
     pub async fn take_delays(&mut self) -> Result<DelaySummary, Failure> {
         Ok(serde_json::from_str(&self.send("delays").await?)?)
@@ -106,7 +111,7 @@ const DONE: &str = "{}";
 pub async fn run(url: &str, data_set: DataSet) -> Result<(), Failure> {
     let sparc = Sparc::connect_with(url, Options::default().max_connections(10)).await?;
     let delays: Arc<Mutex<Vec<Duration>>> = Arc::default();
-    // A task ends only if its subscription has ended or failed.
+    // Until `unsubscribe` aborts the tasks, a task ends only if its subscription has ended or failed.
     let mut subscription_tasks: JoinSet<Result<(), Failure>> = JoinSet::new();
     while let Some(command) = next_command().await? {
         // If a subscription has ended, the measurement fails, because the delays of its subscriber would be missing.
@@ -138,6 +143,7 @@ pub async fn run(url: &str, data_set: DataSet) -> Result<(), Failure> {
                 subscription_tasks.shutdown().await;
                 DONE.to_owned()
             }
+            "count" => delays.lock().unwrap_or_else(PoisonError::into_inner).len().to_string(),
             "delays" | "discard" => {
                 let mut measured = std::mem::take(&mut *delays.lock().unwrap_or_else(PoisonError::into_inner));
                 let summary = DelaySummary {
@@ -145,6 +151,8 @@ pub async fn run(url: &str, data_set: DataSet) -> Result<(), Failure> {
                     p95_ms: quantile_ms(&mut measured, 0.95),
                     p99_ms: quantile_ms(&mut measured, 0.99),
                     deliveries: measured.len(),
+                    // Only the measuring process knows how many events it sent.
+                    missing: None,
                 };
                 if command.trim() == "discard" { DONE.to_owned() } else { serde_json::to_string(&summary)? }
             }

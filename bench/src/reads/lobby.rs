@@ -66,7 +66,8 @@ pub(super) async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut Stateme
         page = next_page;
     }
     let last_session = page.items.last().ok_or(Failure::Message("the lobby is empty".into()))?.clone();
-    // All pages after the first have the same statement, which was prepared for the second page.
+    // All these pages after the first have the same statement, because their cursors have a start time. It was prepared
+    // for the second page.
     let later_page_statement = capture.last_new_statement().await?;
     let start_time = last_session
         .scheduled_start

@@ -102,6 +102,7 @@ pub(super) async fn capture_sign_up_and_jobs(
                     ("copy_sessions".to_owned(), copy_sessions_sql.to_owned()),
                     ("delete_sessions".to_owned(), delete_sessions_sql.to_owned()),
                 ],
+                // One execution is enough, because it uses no values of the argument sets either.
                 executions: vec![Execution {
                     timed_sql: "EXECUTE copy_sessions; EXECUTE delete_sessions".to_owned(),
                     ..Default::default()

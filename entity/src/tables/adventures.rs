@@ -49,7 +49,7 @@ pub struct Model {
     pub published_at: Option<DateTimeWithTimeZone>,
     /// Whether the current content has passed the service's validation; set by the service, and reset by a trigger when the content changes.
     pub is_valid: bool,
-    /// Errors that the last validation found, a JSON list; set by the service.
+    /// Errors that the last validation found, a JSON list; set by the service, and emptied by a trigger when the content changes.
     #[sea_orm(column_type = "JsonBinary")]
     pub validation_errors: Json,
     /// Number of completed sessions of the adventure in which somebody besides the Seer had a seat; counted by a trigger.

@@ -23,13 +23,13 @@ pub struct Model {
     pub character_id: Uuid,
     /// Whether the player held the seat when the session was archived; false after leaving or removal.
     pub is_active: bool,
-    /// Number of heroic saves (second rolls after a failed one) that the player used in the encounter with the number `heroic_saves_encounter`, 0 or 1.
+    /// Number of heroic saves (second rolls after a failed one) that the player used in the session's last encounter, 0 or 1, if `heroic_saves_encounter` is its number.
     pub heroic_saves_used: i32,
     /// Time at which the seat was first taken.
     pub joined_at: DateTimeWithTimeZone,
     /// Time at which the player last left or was removed; NULL if the player held the seat when the session was archived.
     pub left_at: Option<DateTimeWithTimeZone>,
-    /// Number of the encounter in which `heroic_saves_used` were used: the value of `archived_sessions.encounter_number` at that time.
+    /// Number of the encounter in which the player last used a heroic save: the value of `archived_sessions.encounter_number` at that time.
     pub heroic_saves_encounter: i32,
     /// Time at which the Seer removed the player; NULL if the Seer did not, or let the player back in later.
     pub removed_at: Option<DateTimeWithTimeZone>,

@@ -30,7 +30,7 @@ pub struct Model {
     pub character_name: String,
     /// The attribute that was checked.
     pub attribute: Attribute,
-    /// Number of dice: 1 for initiative, otherwise the attribute plus the modifiers of type `dice`, but at least 1 and at most 10; as many as `results` if the service supplies these. Set by a trigger.
+    /// Number of dice: 1 for initiative and for a heroic save that repeats it, otherwise the attribute plus the modifiers of type `dice`, but at least 1 and at most 10; as many as `results` if the service supplies these. Set by a trigger.
     pub dice_count: i32,
     /// The number that `modified_total` must reach for a success, 3 to 18.
     pub difficulty: i32,

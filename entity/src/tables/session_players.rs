@@ -23,13 +23,13 @@ pub struct Model {
     pub character_id: Uuid,
     /// Whether the player holds the seat now; false after leaving or removal.
     pub is_active: bool,
-    /// Number of heroic saves (second rolls after a failed one) that the player has used in the encounter with the number `heroic_saves_encounter`, 0 or 1; counted by a trigger.
+    /// Number of heroic saves (second rolls after a failed one) that the player has used, 0 or 1, if `heroic_saves_encounter` is the number of the current encounter; otherwise none is used in this encounter. Set by a trigger.
     pub heroic_saves_used: i32,
     /// Time at which the seat was first taken; set by the database.
     pub joined_at: DateTimeWithTimeZone,
     /// Time at which the player last left or was removed; NULL while the player holds the seat. Set by a trigger.
     pub left_at: Option<DateTimeWithTimeZone>,
-    /// Number of the encounter in which `heroic_saves_used` were used: the value of `sessions.encounter_number` at that time. Set by a trigger.
+    /// Number of the encounter in which the player last used a heroic save: the value of `sessions.encounter_number` at that time. Set by a trigger.
     pub heroic_saves_encounter: i32,
     /// Time at which the Seer removed the player; NULL if the Seer did not, or has let the player back in since. Set by a trigger.
     pub removed_at: Option<DateTimeWithTimeZone>,

@@ -441,7 +441,7 @@ WITH
     JOIN pg_class AS toast ON toast.oid = base_table.reltoastrelid
     CROSS JOIN LATERAL pg_options_to_table(toast.reloptions)
     UNION ALL
-    -- Settings for the planner's statistics, which an operator may have changed.
+    -- Settings of columns for the planner's statistics: two are the schema's, any others are an operator's.
     SELECT
       format('statistics of column %I of %s', attname, name),
       concat_ws(

@@ -6,32 +6,34 @@
 WITH RECURSIVE
   to_drop (classid, objid) AS (VALUES /* to_drop */),
   ours (classid, objid) AS (VALUES /* ours */),
-  -- Each part of an object, with the object that it belongs to.
+  -- Each part of an object, with the object that it belongs to, and whether that object would be dropped with the part:
+  -- a table stays if a default is dropped, and so does a type if a check is dropped.
   part AS (
-    SELECT classid, objid, refclassid, refobjid
+    SELECT classid, objid, refclassid, refobjid, true AS is_dropped
     FROM pg_depend
     WHERE deptype = 'i'
     UNION
-    SELECT 'pg_attrdef'::regclass, oid, 'pg_class'::regclass, adrelid
+    SELECT 'pg_attrdef'::regclass, oid, 'pg_class'::regclass, adrelid, false
     FROM pg_attrdef
     UNION
     -- From PostgreSQL 18 on, the NOT NULL of a column is a constraint with a row in `pg_constraint`.
-    SELECT 'pg_constraint'::regclass, oid, 'pg_class'::regclass, conrelid
+    SELECT 'pg_constraint'::regclass, oid, 'pg_class'::regclass, conrelid, false
     FROM pg_constraint
     WHERE contype = 'n' AND conrelid <> 0
     UNION
-    SELECT 'pg_constraint'::regclass, oid, 'pg_type'::regclass, contypid
+    SELECT 'pg_constraint'::regclass, oid, 'pg_type'::regclass, contypid, false
     FROM pg_constraint
     WHERE contypid <> 0
   ),
-  -- The given objects, what would be dropped with them, and whole objects of which a part would be dropped.
-  reached (classid, objid) AS (
-    SELECT classid::oid, objid FROM to_drop
+  -- The given objects, what would be dropped with them, and whole objects of which a part would be dropped. What
+  -- depends on an object that would stay is not listed.
+  reached (classid, objid, is_dropped) AS (
+    SELECT classid::oid, objid, true FROM to_drop
     UNION
-    SELECT step.classid, step.objid
+    SELECT step.classid, step.objid, step.is_dropped
     FROM reached
     CROSS JOIN LATERAL (
-      SELECT dependent.classid, dependent.objid
+      SELECT dependent.classid, dependent.objid, true AS is_dropped
       FROM pg_depend AS dependent
       WHERE dependent.refclassid = reached.classid
         AND dependent.refobjid = reached.objid
@@ -44,11 +46,12 @@ WITH RECURSIVE
           OR dependent.classid IN ('pg_publication_namespace'::regclass, 'pg_default_acl'::regclass)
         )
       UNION
-      SELECT part.refclassid, part.refobjid
+      SELECT part.refclassid, part.refobjid, part.is_dropped
       FROM part
       WHERE part.classid = reached.classid
         AND part.objid = reached.objid
     ) AS step
+    WHERE reached.is_dropped
   ),
   -- A subscription that replicates into one of the given tables would lose that table. The catalog does not record that
   -- the subscription depends on the table.

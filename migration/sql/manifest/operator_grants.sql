@@ -1,8 +1,9 @@
--- Lists the GRANT statements for the privileges that operators' roles have on the given views and functions, so that
--- the privileges can be restored after these objects are dropped and created again. An operator is a person who runs
--- the database; an operator's role is any role but the object's owner and the API's roles (`anon`, `authenticated`,
--- `service_role`). The caller replaces the comment in `to_recreate` by the given objects: for each, its name in the
--- manifest (`view ...` or `function ...`), its name as GRANT expects it (`TABLE ...` or `ROUTINE ...`), and its oid.
+-- Lists the GRANT statements for the privileges that operators' roles have on the given views, functions and tables, so
+-- that the privileges can be restored after these objects are dropped and created again. If a privilege is on a column,
+-- `column_name` names it. An operator is a person who runs the database; an operator's role is any role but the
+-- object's owner and the API's roles (`anon`, `authenticated`, `service_role`). The caller replaces the comment in
+-- `to_recreate` by the given objects: for each, its name in the manifest (`view ...`, `function ...` or `table ...`),
+-- its name as GRANT expects it (`TABLE ...` or `ROUTINE ...`), and its oid.
 WITH
   to_recreate (object, target, oid) AS (VALUES /* to_recreate */),
   -- The privileges on the given objects, one row for each privilege and grantee; `attname` is NULL unless the privilege
@@ -29,6 +30,7 @@ WITH
   )
 SELECT DISTINCT
   object,
+  quote_ident(attname) AS column_name,
   format(
     'GRANT %s%s ON %s TO %I%s',
     privilege_type,
@@ -40,4 +42,4 @@ SELECT DISTINCT
 FROM acl
 JOIN pg_roles ON pg_roles.oid = grantee
 WHERE grantee <> owner AND rolname NOT IN ('anon', 'authenticated', 'service_role')
-ORDER BY 1, 2
+ORDER BY 1, 3

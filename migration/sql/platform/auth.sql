@@ -2,7 +2,8 @@
 -- schema `auth` does not exist. The functions return claims (fields) of the caller's token (JWT), as Supabase's
 -- functions do. PostgREST, the server of Supabase's HTTP API, passes all claims as one JSON document in the setting
 -- `request.jwt.claims`; old versions of it passed each claim in a setting of its own (such as `request.jwt.claim.sub`).
--- Supabase's `auth.jwt()` also reads `request.jwt.claim`, and so does the `auth.jwt()` here.
+-- Supabase's `auth.jwt()` first reads a third setting, whose name is just `request.jwt.claim`, as one JSON document. So
+-- does the `auth.jwt()` here.
 
 CREATE OR REPLACE FUNCTION auth.jwt()
 RETURNS jsonb

@@ -1,7 +1,7 @@
--- Creates what the database lacks of what the game's schema and its specification call for: Supabase's roles; schema
--- `private`, which the API does not expose; and Supabase's schema `extensions` with two optional extensions.
--- (`m20261101_000001_platform.rs` creates the stand-in for schema `auth`, with the functions in `auth.sql`.) What
--- exists already is kept as it is, except for the privileges that are granted here. A schema or extension that is
+-- Creates these objects if the database lacks them: Supabase's roles; schema `private`, which the API does not expose;
+-- and Supabase's schema `extensions` with two optional extensions. (`m20261101_000001_platform.rs` creates the stand-in
+-- for schema `auth`, with the functions in `auth.sql`, and sets the privileges on schema `private`.) What exists
+-- already is kept as it is; only the role that migrates becomes a member of the roles. A schema or extension that is
 -- created here gets a comment that begins with `made by sparc`, and `down.sql` removes no others.
 
 -- Roles belong to the cluster, so migrations of two databases may create the same role at the same time. The second one
@@ -43,8 +43,6 @@ BEGIN
   END IF;
 END
 $$;
-
-GRANT USAGE ON SCHEMA private TO anon, authenticated, service_role;
 
 -- The two extensions that the game's specification (see `docs/decisions.md`) names. Nothing depends on them, so it is
 -- no error if the server does not offer them or the role that migrates may not create them.

@@ -56,7 +56,7 @@ END
 $$;
 
 -- The columns of published adventures that the catalogue (the list from which Seers choose) shows: all but `content`,
--- `artwork_url`, `validation_errors` and `updated_at`. The caller's privileges and policies apply.
+-- `artwork_url`, `validation_errors`, `updated_at` and `creature_count`. The caller's privileges and policies apply.
 CREATE OR REPLACE VIEW private.published_adventures
 WITH (security_invoker = true)
 AS

@@ -1,8 +1,8 @@
 -- Participants can read their archived sessions, with the seats and rolls. Public archived sessions can be read by
 -- everyone and their seats by signed-in users, but their rolls only by participants. A player whom the Seer removed is
 -- not a participant: if the session is private, they can read only their own seat in it.
--- `private.my_archived_session_ids` returns the archived sessions that the caller ran or played in. None of the API's
--- roles (`anon`, `authenticated`, `service_role`) can write to the archive.
+-- `private.my_archived_session_ids` returns the ids of the archived sessions in which the caller was a participant.
+-- None of the API's roles (`anon`, `authenticated`, `service_role`) can write to the archive.
 
 CREATE OR REPLACE FUNCTION private.is_public_archived_session(target_session_id uuid)
 RETURNS boolean

@@ -26,4 +26,8 @@ GRANT INSERT (id, adventure_id, name, description, stats, abilities, hit_points,
 ON public.creatures TO authenticated;
 GRANT UPDATE (name, description, stats, abilities, hit_points, armor) ON public.creatures TO authenticated;
 GRANT DELETE ON public.creatures TO authenticated;
-GRANT SELECT, INSERT, UPDATE, DELETE ON public.creatures TO service_role;
+-- Even the service cannot move a creature to another adventure, because the creature may have rolled in sessions of its
+-- adventure.
+GRANT SELECT, INSERT, DELETE ON public.creatures TO service_role;
+GRANT UPDATE (name, description, stats, abilities, hit_points, armor, created_at, updated_at)
+ON public.creatures TO service_role;

@@ -3,9 +3,9 @@
 -- nobody changes or deletes a roll through the API.
 
 -- Whether the caller may roll for the character or creature. (The triggers of `dice_rolls` check that the creature
--- belongs to the session's adventure.) If a participant may not, this raises an error with the
--- reason. For a caller who is not a participant it returns false, as for a session that does not exist. Reasons that
--- reveal something about a character (that it is retired) are given only to its owner.
+-- belongs to the session's adventure.) If a participant may not, this raises an error with the reason. For a caller who
+-- is not a participant it returns false, as for a session that does not exist. Reasons that reveal something about a
+-- character (that it is retired) are given only to its owner.
 CREATE OR REPLACE FUNCTION private.may_roll(target_session_id uuid, rolling_character_id uuid, rolling_creature_id uuid)
 RETURNS boolean
 LANGUAGE plpgsql

@@ -74,9 +74,9 @@ $$;
 -- publish a draft. Once the session has ended, callers who may not read the adventure get nothing of it, so that it
 -- does not stay readable after it has become a draft again.
 --
--- This function runs as its owner, so that the policy of table `sessions` is not evaluated; otherwise the session would
--- be looked up twice. Instead the WHERE clause decides who may see the session, by the rule of that policy (the service
--- sees every session).
+-- This function runs as its owner, because callers cannot read the characters of others. So the policy of table
+-- `sessions` is not evaluated. Instead the WHERE clause decides who may see the session, by the rule of that policy
+-- (the service sees every session).
 CREATE OR REPLACE FUNCTION private.session_details(target_session_id uuid)
 RETURNS TABLE (session_data jsonb, players jsonb, adventure_data jsonb)
 LANGUAGE plpgsql

@@ -36,7 +36,14 @@ BEGIN
     -- `private.account_gates`). The platform locks the row in `auth.users` first and then the gate. So waiting for the
     -- row in `auth.users` here could make the platform's deletion of the account fail in a deadlock.
     IF NOT private.is_service() AND pg_current_xact_id_if_assigned() IS NOT NULL THEN
-      PERFORM FROM auth.users WHERE id = account FOR UPDATE NOWAIT;
+      BEGIN
+        PERFORM FROM auth.users WHERE id = account FOR UPDATE NOWAIT;
+      EXCEPTION
+        WHEN lock_not_available THEN
+          RAISE EXCEPTION USING
+            ERRCODE = 'serialization_failure',
+            MESSAGE = 'The account is being changed; try again';
+      END;
     END IF;
     UPDATE auth.users
     SET deleted_at = now(),
@@ -48,10 +55,6 @@ BEGIN
   EXCEPTION
     WHEN insufficient_privilege THEN
       NULL;
-    WHEN lock_not_available THEN
-      RAISE EXCEPTION USING
-        ERRCODE = 'serialization_failure',
-        MESSAGE = 'The account is being changed; try again';
   END;
   PERFORM private.close_account_unchecked(account);
   RETURN EXISTS (SELECT FROM public.users AS profile WHERE profile.id = account);

@@ -25,7 +25,7 @@ $$;
 -- Whether a text has no visible character. These characters count as invisible: spaces of every width, control
 -- characters, the characters that Unicode calls default ignorable (soft hyphen, joiners, direction marks, fillers,
 -- variation selectors, tags), the invisible signs with which Indic scripts stack consonants, the blanks and joiners of
--- the scripts Tifinagh, Braille, Khitan, musical and Egyptian, the noncharacters U+FDD0 to U+FDEF, and all of U+FFF0 to
+-- Tifinagh, Braille, Khitan, Egyptian and musical notation, the noncharacters U+FDD0 to U+FDEF, and all of U+FFF0 to
 -- U+FFFF.
 CREATE OR REPLACE FUNCTION private.is_blank(value text)
 RETURNS boolean

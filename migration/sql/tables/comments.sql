@@ -57,7 +57,7 @@ COMMENT ON COLUMN public.adventures.content IS 'The story as a JSON document: it
 COMMENT ON COLUMN public.adventures.status IS '`published` (everybody can read the adventure), or `draft` or `archived` (only its creator can; the Seer and the seated players of a live session get it with the details of the session); only an adventure with valid content can be published.';
 COMMENT ON COLUMN public.adventures.published_at IS 'Time of the first publication, or NULL; set by a trigger.';
 COMMENT ON COLUMN public.adventures.is_valid IS 'Whether the current content has passed the service''s validation; set by the service, and reset by a trigger when the content changes.';
-COMMENT ON COLUMN public.adventures.validation_errors IS 'Errors that the last validation found, a JSON list; set by the service.';
+COMMENT ON COLUMN public.adventures.validation_errors IS 'Errors that the last validation found, a JSON list; set by the service, and emptied by a trigger when the content changes.';
 COMMENT ON COLUMN public.adventures.times_played IS 'Number of completed sessions of the adventure in which somebody besides the Seer had a seat; counted by a trigger.';
 COMMENT ON COLUMN public.adventures.average_rating IS 'Average rating, 0 to 5, or NULL without ratings; set by the service.';
 COMMENT ON COLUMN public.adventures.created_at IS 'Time of creation; set by the database.';
@@ -103,10 +103,10 @@ COMMENT ON COLUMN public.session_players.session_id IS 'The session that the sea
 COMMENT ON COLUMN public.session_players.user_id IS 'The player in the seat.';
 COMMENT ON COLUMN public.session_players.character_id IS 'The character that the player plays; owned by the player when the seat is taken.';
 COMMENT ON COLUMN public.session_players.is_active IS 'Whether the player holds the seat now; false after leaving or removal.';
-COMMENT ON COLUMN public.session_players.heroic_saves_used IS 'Number of heroic saves (second rolls after a failed one) that the player has used in the encounter with the number `heroic_saves_encounter`, 0 or 1; counted by a trigger.';
+COMMENT ON COLUMN public.session_players.heroic_saves_used IS 'Number of heroic saves (second rolls after a failed one) that the player has used, 0 or 1, if `heroic_saves_encounter` is the number of the current encounter; otherwise none is used in this encounter. Set by a trigger.';
 COMMENT ON COLUMN public.session_players.joined_at IS 'Time at which the seat was first taken; set by the database.';
 COMMENT ON COLUMN public.session_players.left_at IS 'Time at which the player last left or was removed; NULL while the player holds the seat. Set by a trigger.';
-COMMENT ON COLUMN public.session_players.heroic_saves_encounter IS 'Number of the encounter in which `heroic_saves_used` were used: the value of `sessions.encounter_number` at that time. Set by a trigger.';
+COMMENT ON COLUMN public.session_players.heroic_saves_encounter IS 'Number of the encounter in which the player last used a heroic save: the value of `sessions.encounter_number` at that time. Set by a trigger.';
 COMMENT ON COLUMN public.session_players.removed_at IS 'Time at which the Seer removed the player; NULL if the Seer did not, or has let the player back in since. Set by a trigger.';
 COMMENT ON COLUMN public.session_players.replica_id IS 'Random id, the replica identity of the row: when the row is deleted, realtime subscribers receive this id instead of the primary key, which would identify the player.';
 
@@ -117,7 +117,7 @@ COMMENT ON COLUMN public.dice_rolls.character_id IS 'The character that rolled; 
 COMMENT ON COLUMN public.dice_rolls.creature_id IS 'The creature that rolled; NULL for a character''s roll, and after the creature was deleted.';
 COMMENT ON COLUMN public.dice_rolls.character_name IS 'Name of the character or creature at the time of the roll; set by a trigger.';
 COMMENT ON COLUMN public.dice_rolls.attribute IS 'The attribute that was checked.';
-COMMENT ON COLUMN public.dice_rolls.dice_count IS 'Number of dice: 1 for initiative, otherwise the attribute plus the modifiers of type `dice`, but at least 1 and at most 10; as many as `results` if the service supplies these. Set by a trigger.';
+COMMENT ON COLUMN public.dice_rolls.dice_count IS 'Number of dice: 1 for initiative and for a heroic save that repeats it, otherwise the attribute plus the modifiers of type `dice`, but at least 1 and at most 10; as many as `results` if the service supplies these. Set by a trigger.';
 COMMENT ON COLUMN public.dice_rolls.difficulty IS 'The number that `modified_total` must reach for a success, 3 to 18.';
 COMMENT ON COLUMN public.dice_rolls.roll_type IS 'Purpose of the roll, such as an attack, initiative or a heroic save.';
 COMMENT ON COLUMN public.dice_rolls.modifiers IS 'JSON list of at most ten `{"type": "dice" | "flat", "value": integer, "source": text}`. `dice` changes the number of dice, by -5 to 5; `flat` changes the total, by -10 to 10.';
@@ -180,10 +180,10 @@ COMMENT ON COLUMN public.archived_session_players.session_id IS 'The session tha
 COMMENT ON COLUMN public.archived_session_players.user_id IS 'The player in the seat.';
 COMMENT ON COLUMN public.archived_session_players.character_id IS 'The character that the player played.';
 COMMENT ON COLUMN public.archived_session_players.is_active IS 'Whether the player held the seat when the session was archived; false after leaving or removal.';
-COMMENT ON COLUMN public.archived_session_players.heroic_saves_used IS 'Number of heroic saves (second rolls after a failed one) that the player used in the encounter with the number `heroic_saves_encounter`, 0 or 1.';
+COMMENT ON COLUMN public.archived_session_players.heroic_saves_used IS 'Number of heroic saves (second rolls after a failed one) that the player used in the session''s last encounter, 0 or 1, if `heroic_saves_encounter` is its number.';
 COMMENT ON COLUMN public.archived_session_players.joined_at IS 'Time at which the seat was first taken.';
 COMMENT ON COLUMN public.archived_session_players.left_at IS 'Time at which the player last left or was removed; NULL if the player held the seat when the session was archived.';
-COMMENT ON COLUMN public.archived_session_players.heroic_saves_encounter IS 'Number of the encounter in which `heroic_saves_used` were used: the value of `archived_sessions.encounter_number` at that time.';
+COMMENT ON COLUMN public.archived_session_players.heroic_saves_encounter IS 'Number of the encounter in which the player last used a heroic save: the value of `archived_sessions.encounter_number` at that time.';
 COMMENT ON COLUMN public.archived_session_players.removed_at IS 'Time at which the Seer removed the player; NULL if the Seer did not, or let the player back in later.';
 
 COMMENT ON TABLE public.archived_dice_rolls IS 'A roll of an archived session.';
@@ -193,7 +193,7 @@ COMMENT ON COLUMN public.archived_dice_rolls.character_id IS 'The character that
 COMMENT ON COLUMN public.archived_dice_rolls.creature_id IS 'The creature that rolled; NULL for a character''s roll, and after the creature was deleted.';
 COMMENT ON COLUMN public.archived_dice_rolls.character_name IS 'Name of the character or creature at the time of the roll.';
 COMMENT ON COLUMN public.archived_dice_rolls.attribute IS 'The attribute that was checked.';
-COMMENT ON COLUMN public.archived_dice_rolls.dice_count IS 'Number of dice: 1 for initiative, otherwise the attribute plus the modifiers of type `dice`, but at least 1 and at most 10; as many as `results` if the service supplied these.';
+COMMENT ON COLUMN public.archived_dice_rolls.dice_count IS 'Number of dice: 1 for initiative and for a heroic save that repeats it, otherwise the attribute plus the modifiers of type `dice`, but at least 1 and at most 10; as many as `results` if the service supplied these.';
 COMMENT ON COLUMN public.archived_dice_rolls.difficulty IS 'The number that `modified_total` must reach for a success, 3 to 18.';
 COMMENT ON COLUMN public.archived_dice_rolls.roll_type IS 'Purpose of the roll, such as an attack, initiative or a heroic save.';
 COMMENT ON COLUMN public.archived_dice_rolls.modifiers IS 'JSON list of at most ten `{"type": "dice" | "flat", "value": integer, "source": text}`. `dice` changes the number of dice, by -5 to 5; `flat` changes the total, by -10 to 10.';

@@ -1,6 +1,7 @@
--- For each character, adventure, creature, session and account that a caller has created, this table stores a digest of
--- the request, and the caller who sent the request. A caller who repeats the same request gets the created row, even if
--- it was edited since; any other request with the same id is a conflict. The request itself is not stored.
+-- For each character, adventure, creature and session, and for each account that the service has created, this table
+-- stores a digest of the request that created it, and the caller who sent the request. A caller who repeats the same
+-- request gets the created row, even if it was edited since; any other request with the same id is a conflict. The
+-- request itself is not stored.
 --
 -- The digest is two hashes of a JSON document of the columns that a request sets. PostgreSQL hashes the document by
 -- value, so a number has the same hash in all its notations. No digest is stored for rolls and events: they never

@@ -1,6 +1,6 @@
--- Closing an account removes its personal data and keeps the history of others. Deleting an account closes it, and also
--- deletes its profile (its row in `public.users`) if the history of others does not reference the profile. Both first
--- lock most of the rows that they change (`account_locks.sql`). A *live* session is one that has not ended.
+-- Closing an account removes its personal data and keeps the history of its games. Deleting an account closes it, and
+-- also deletes its profile (its row in `public.users`) if the history of others does not reference the profile. Both
+-- first lock most of the rows that they change (`account_locks.sql`). A *live* session is one that has not ended.
 
 -- Closes an account: removes its personal data, gives up its seats in live sessions, cancels the live sessions that it
 -- runs, deletes its draft adventures without history (`adventure_has_history`), and archives its other drafts. History
@@ -96,9 +96,9 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   PERFORM private.lock_gate_and_rows(account, for_deletion => true);
-  -- This must be the first change of the profile in this transaction. PostgreSQL checks the foreign key of `account_id`
-  -- at every further change of the row, even if `account_id` stays the same. If it were not NULL by then, the check
-  -- would fail, because the account no longer exists.
+  -- This must come before the other changes of the profile. When a transaction changes a row again, PostgreSQL checks
+  -- the foreign key of `account_id` even if `account_id` stays the same. If it were not NULL by then, the check would
+  -- fail, because the account no longer exists.
   UPDATE public.users
   SET account_id = NULL
   WHERE id = account;
@@ -226,9 +226,11 @@ AS $$
 BEGIN
   PERFORM private.delete_unshared_rows(OLD.id);
   IF EXISTS (SELECT FROM public.adventures WHERE creator_id = OLD.id) THEN
+    -- This is the foreign key's message, because clients tell by its beginning that the row is still referenced.
     RAISE EXCEPTION USING
       ERRCODE = 'foreign_key_violation',
-      MESSAGE = 'The account has adventures that others have played or are using',
+      MESSAGE = 'update or delete on table "users" violates foreign key constraint "adventures_creator_id_fkey" on table "adventures"',
+      DETAIL = 'Others have played the adventures of this account, or are using them.',
       TABLE = 'adventures',
       CONSTRAINT = 'adventures_creator_id_fkey';
   END IF;

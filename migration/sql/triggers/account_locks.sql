@@ -208,17 +208,14 @@ DECLARE
   -- The rows that the last round found locked.
   busy_relations text[];
   busy_keys uuid[];
-  is_waiting_for_busy_rows boolean;
   finished_rounds integer := 0;
 BEGIN
   LOOP
     BEGIN
-      is_waiting_for_busy_rows := true;
       FOR i IN 1 .. cardinality(awaited_keys)
       LOOP
         PERFORM private.lock_busy_row_of_account(account, awaited_relations[i], awaited_keys[i]);
       END LOOP;
-      is_waiting_for_busy_rows := false;
       SELECT array_agg(busy_relation), array_agg(busy_key)
       INTO busy_relations, busy_keys
       FROM (
@@ -229,12 +226,10 @@ BEGIN
       IF busy_keys IS NULL THEN
         RETURN;
       END IF;
-      RAISE lock_not_available; -- Caught below: the rollback to the block's savepoint releases this round's locks.
+      RAISE triggered_action_exception; -- The rollback to the block's savepoint releases this round's locks.
     EXCEPTION
-      WHEN lock_not_available THEN
-        IF is_waiting_for_busy_rows THEN
-          RAISE; -- The caller's own lock_timeout expired.
-        END IF;
+      WHEN triggered_action_exception THEN
+        NULL;
     END;
     finished_rounds := finished_rounds + 1;
     IF finished_rounds <= 8 THEN
@@ -266,9 +261,10 @@ BEGIN
 END
 $$;
 
--- Locks the gate of an account (FOR UPDATE, unlike `lock_gate`) and the account's rows. An attempt that ends in a
--- deadlock is repeated, up to ten attempts in all, because the platform (Supabase) does not repeat its statements that
--- close and delete accounts. A failed attempt releases its locks, so the statement with which it collided proceeds.
+-- Locks the gate of an account and the account's rows. The gate is locked FOR UPDATE, because only that mode also waits
+-- for the shared lock that `lock_gate` takes for the service. An attempt that ends in a deadlock is repeated, up to ten
+-- attempts in all, because the platform (Supabase) does not repeat its statements that close and delete accounts. A
+-- failed attempt releases its locks, so the statement with which it collided proceeds.
 --
 -- An attempt that ends in a deadlock over the gate does not count towards the limit of ten. A deletion has already
 -- locked the account's row in `auth.users`, and transactions of the account that hold the gate and wait for that row

@@ -51,13 +51,18 @@ BEGIN
     -- of the newest adventures.
     NEW.published_at := coalesce(OLD.published_at, now());
   END IF;
-  -- Closing an account deletes or archives its drafts. A transaction that closes this account may have an older
-  -- snapshot, in which this adventure is not yet a draft. The closing first locks the account's row in `account_gates`,
-  -- so an update of that row makes that transaction fail with a serialization error.
-  IF NEW.status = 'draft' AND OLD.status <> 'draft' AND auth.uid() = NEW.creator_id THEN
+  -- Closing an account deletes or archives its drafts, so a closed account gets no new ones. A transaction that closes
+  -- this account may have an older snapshot, in which this adventure is not yet a draft. The closing first locks the
+  -- account's row in `account_gates`, so an update of that row makes that transaction fail with a serialization error.
+  -- Row security refuses other users than the creator.
+  IF NEW.status = 'draft' AND OLD.status <> 'draft' AND (private.is_service() OR auth.uid() = NEW.creator_id) THEN
     UPDATE private.account_gates
     SET is_open = is_open
-    WHERE account_id = NEW.creator_id;
+    WHERE account_id = NEW.creator_id
+      AND is_open;
+    IF NOT FOUND THEN
+      PERFORM private.refuse_closed_account();
+    END IF;
   END IF;
   RETURN NEW;
 END

@@ -204,8 +204,8 @@ END
 $$;
 
 -- Archives up to `batch_size` sessions and returns how many. A session that another transaction has locked, or whose
--- adventure is being deleted, is skipped silently. Any other session that cannot be archived is skipped with a warning.
--- Skipped sessions do not count towards the batch.
+-- adventure another transaction is deleting or has locked FOR UPDATE, is skipped silently. Any other session that
+-- cannot be archived is skipped with a warning. Skipped sessions do not count towards the batch.
 CREATE OR REPLACE FUNCTION private.archive_sessions(batch_size integer)
 RETURNS integer
 LANGUAGE plpgsql

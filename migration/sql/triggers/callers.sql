@@ -20,14 +20,15 @@ $$;
 
 -- Returns true, or raises an error if the caller is a user whose account is closed or does not exist. It locks the
 -- account's gate, so the account stays open until the end of the transaction. Closing the account locks the gate too,
--- so a write waits here while the account is being closed. A write locks the gate before any other row, and the closing
--- before any other row but the account's in `auth.users`. So neither waits for the gate while it holds a row that the
--- other needs.
+-- so a write waits here while the account is being closed. A write locks the gate first, and needs no row of
+-- `auth.users`. Closing the account locks the account's row in `auth.users` and then the gate, before any other row. So
+-- neither waits for the gate while it holds a row that the other needs.
 --
--- The lock conflicts with itself, so the transactions in which one account writes run one after the other. If the lock
--- were shared, a user with two connections could keep shared locks on their own rows (`SELECT ... FOR SHARE`) in
--- transactions that overlap. Then everybody who has to change these rows, such as the Seer who ends a session, would
--- wait for ever. Only the lock that the service takes (FOR KEY SHARE, in `lock_gate`) is compatible with this one.
+-- The lock conflicts with itself, so the transactions in which one account writes run one after the other. So do those
+-- with `SELECT ... FOR SHARE`, because PostgreSQL applies the policies for UPDATE to it. If the lock were shared, a
+-- user with two connections could keep shared locks on their own rows in transactions that overlap. Then everybody who
+-- has to change these rows, such as the Seer who ends a session, would wait for ever. Only the lock that the service
+-- takes (FOR KEY SHARE, in `lock_gate`) is compatible with this one.
 CREATE OR REPLACE FUNCTION private.require_and_lock_open_account()
 RETURNS boolean
 LANGUAGE plpgsql

@@ -2,8 +2,9 @@
 -- or getting another owner while it has a seat in a live session (one that has not ended). A *living* character is one
 -- that is not retired.
 
--- Fills in the owner and the time of retirement. Refuses a new character whose id belongs to a character of somebody
--- else (see `refuse_used_id`), and refuses to retire or give away a character that has a seat in a live session.
+-- Fills in the owner and the time of retirement. Refuses a user's new character whose id belongs to a character of
+-- somebody else (see `refuse_used_id`), and refuses to retire or give away a character that has a seat in a live
+-- session.
 CREATE OR REPLACE FUNCTION private.prepare_character()
 RETURNS trigger
 LANGUAGE plpgsql

@@ -234,7 +234,9 @@ BEGIN
       TABLE = 'dice_rolls',
       CONSTRAINT = 'heroic_save_after_failure';
   END IF;
-  IF saved_at > original_roll.created_at + INTERVAL '30 seconds' THEN
+  IF saved_at > original_roll.created_at + INTERVAL '30 seconds'
+    OR (save.created_at <> now() AND save.created_at < original_roll.created_at)
+  THEN
     RAISE EXCEPTION USING
       ERRCODE = 'SP013',
       MESSAGE = 'A heroic save must follow its roll within 30 seconds',

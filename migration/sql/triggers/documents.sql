@@ -5,8 +5,9 @@
 -- the row.
 --
 -- `max_bytes` is the size limit of the document. A document whose stored size exceeds the limit is not examined, and
--- the answer is true, because the check constraint on the size refuses it. A value that arrives compressed from another
--- table could pass that constraint, so the answer for a compressed value whose text exceeds the limit is false.
+-- the answer is true, because the check constraint on the size refuses it. A value that is copied from a stored row can
+-- arrive compressed, and could then pass that constraint. So the answer for a compressed value whose text exceeds the
+-- limit is false.
 --
 -- The text of a number can be far longer than its stored form: `0e-16383` is stored in 12 bytes, and its text has
 -- 16,385 characters. So no number may be beyond 1e308, and no number but 0 may be closer to 0 than 1e-308. A zero may

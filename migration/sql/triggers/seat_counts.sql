@@ -21,6 +21,11 @@ DECLARE
   user_ids uuid[];
   character_ids uuid[];
   seat_changes integer[];
+  -- The sessions in which an inactive seat was inserted, which only the service can do, or got another character, which
+  -- a player who has left can do. Both are refused after the end of the session, which counts the players and shows
+  -- their characters. `prepare_seat` (`session_players.sql`) has checked this for a changed seat, but the session was
+  -- not locked then.
+  inactive_session_ids uuid[];
   -- Those of `session_ids` that have not ended. Only seats in these sessions count for characters and accounts.
   live_session_ids uuid[] := '{}'::uuid[];
   session_change record;
@@ -32,10 +37,14 @@ DECLARE
   is_user CONSTANT boolean := auth.uid() IS NOT NULL AND NOT private.is_service();
 BEGIN
   IF TG_OP = 'INSERT' THEN
-    SELECT array_agg(session_id), array_agg(user_id), array_agg(character_id), array_agg(1)
-    INTO session_ids, user_ids, character_ids, seat_changes
-    FROM new_seats
-    WHERE is_active;
+    SELECT
+      array_agg(session_id) FILTER (WHERE is_active),
+      array_agg(user_id) FILTER (WHERE is_active),
+      array_agg(character_id) FILTER (WHERE is_active),
+      array_agg(1) FILTER (WHERE is_active),
+      array_agg(session_id) FILTER (WHERE NOT is_active)
+    INTO session_ids, user_ids, character_ids, seat_changes, inactive_session_ids
+    FROM new_seats;
   ELSIF TG_OP = 'DELETE' THEN
     SELECT array_agg(session_id), array_agg(user_id), array_agg(character_id), array_agg(-1)
     INTO session_ids, user_ids, character_ids, seat_changes
@@ -54,22 +63,14 @@ BEGIN
       GROUP BY session_id, user_id, character_id
       HAVING sum(seat_change) <> 0
     ) AS changed_seats;
-    -- A player who has left can choose another character without taking the seat. `prepare_seat`
-    -- (`session_players.sql`) has checked that the session has not ended, but at REPEATABLE READ perhaps in an old
-    -- snapshot. So the session is locked here: if it has changed since that snapshot, the lock fails with a
-    -- serialization error.
-    PERFORM private.lock_rows(
-      'sessions',
-      ARRAY(
-        SELECT old_seat.session_id
-        FROM old_seats AS old_seat
-        JOIN new_seats AS new_seat USING (session_id, user_id)
-        WHERE new_seat.character_id <> old_seat.character_id
-          AND NOT new_seat.is_active
-      )
-    );
+    SELECT array_agg(old_seat.session_id)
+    INTO inactive_session_ids
+    FROM old_seats AS old_seat
+    JOIN new_seats AS new_seat USING (session_id, user_id)
+    WHERE new_seat.character_id <> old_seat.character_id
+      AND NOT new_seat.is_active;
   END IF;
-  IF session_ids IS NULL THEN
+  IF session_ids IS NULL AND inactive_session_ids IS NULL THEN
     RETURN NULL;
   END IF;
   -- A function that the statement calls (in RETURNING, or as a trigger of a temporary table) may have changed
@@ -89,7 +90,15 @@ BEGIN
     END IF;
   END IF;
 
-  PERFORM private.lock_rows('sessions', ARRAY(SELECT DISTINCT id FROM unnest(session_ids) AS changed_session (id)));
+  PERFORM private.lock_rows(
+    'sessions',
+    ARRAY(SELECT DISTINCT id FROM unnest(session_ids || inactive_session_ids) AS changed_session (id))
+  );
+  IF EXISTS (
+    SELECT FROM public.sessions WHERE id = ANY (inactive_session_ids) AND status = ANY (ended_statuses)
+  ) THEN
+    PERFORM private.refuse_seat_after_end();
+  END IF;
   FOR session_change IN
     SELECT
       session_id,

@@ -268,9 +268,9 @@ END
 $$;
 
 -- Runs after each statement that inserts events. Mostly there is nothing to clean up, so this function first looks for
--- an old event: a query costs less than a DELETE that finds no row. While an account is being closed, old events stay,
--- because `lock_gate_and_rows` sets `sparc.keeps_old_events`. A client may set it too, which does no harm: events of
--- other clients, and maintenance, still delete old events.
+-- an old event: a query costs less than a DELETE that finds no row. A transaction that closes an account deletes no old
+-- events, because `lock_gate_and_rows` sets `sparc.keeps_old_events` in it. A client may set it too, which does no
+-- harm: events of other clients, and maintenance, still delete old events.
 CREATE OR REPLACE FUNCTION private.cleanup_old_events()
 RETURNS trigger
 LANGUAGE plpgsql

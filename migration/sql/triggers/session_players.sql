@@ -59,7 +59,7 @@ BEGIN
   IF TG_OP = 'INSERT' THEN
     NEW.user_id := coalesce(NEW.user_id, me);
     -- If a user takes the seat, a policy or `join_by_code` calls `require_and_lock_open_account`, which locks the
-    -- player's row in `private.account_gates`. If anybody else seats the player, that row is locked here.
+    -- player's row in `private.account_gates`. If the service or an operator seats the player, that row is locked here.
     IF me IS NULL OR is_service THEN
       PERFORM private.lock_gate(NEW.user_id);
     END IF;

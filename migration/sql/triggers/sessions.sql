@@ -4,6 +4,10 @@
 -- Fills in the Seer. Refuses an adventure that the Seer may not use, and an id that another Seer's session has. This
 -- function refuses only callers who may create the session; for all others row security refuses the row. Users get the
 -- same error for somebody else's draft as for an adventure that does not exist.
+--
+-- Only the service may assign a session to another Seer, or change its adventure. It may not change the adventure of a
+-- session that has started, because creatures of the adventure may have rolled, nor either of them once the session has
+-- ended, because the session may have been counted for both.
 CREATE OR REPLACE FUNCTION private.prepare_session()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -14,6 +18,24 @@ DECLARE
   is_service CONSTANT boolean := private.is_service();
 BEGIN
   NEW.seer_id := coalesce(NEW.seer_id, auth.uid());
+  IF TG_OP = 'UPDATE' THEN
+    IF (NEW.seer_id <> OLD.seer_id OR NEW.adventure_id <> OLD.adventure_id)
+      AND OLD.status IN ('completed', 'cancelled')
+    THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'SP004',
+        MESSAGE = 'The session has ended; its Seer and adventure can no longer change',
+        TABLE = 'sessions',
+        CONSTRAINT = 'session_not_ended';
+    END IF;
+    IF NEW.adventure_id <> OLD.adventure_id AND OLD.status IN ('active', 'paused') THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'SP005',
+        MESSAGE = 'The session has started; its adventure can no longer change',
+        TABLE = 'sessions',
+        CONSTRAINT = 'session_not_started';
+    END IF;
+  END IF;
   IF NOT is_service AND NEW.seer_id IS DISTINCT FROM auth.uid() THEN
     RETURN NEW;
   END IF;

@@ -1,5 +1,5 @@
--- Functions that the triggers of several tables call. Some of them run as their owner, who sees every row. So each has
--- one narrow purpose, and `policies/function_grants.sql` says who may call it.
+-- Functions that the triggers of several tables call, and a source of random numbers. Some of them run as their owner,
+-- who sees every row. So each has one narrow purpose, and `policies/function_grants.sql` says who may call it.
 --
 -- **BEFORE triggers fill in values, and AFTER triggers refuse**, once row security and the unique constraints have been
 -- evaluated. So a stranger learns nothing from a refusal, because row security refuses the stranger first. A row that
@@ -43,9 +43,9 @@ $$;
 
 -- Returns `number_count` uniformly distributed integers from 0 to `bound` - 1 (`bound` is 1 to 256) from the server's
 -- cryptographic random source. Without an extension, only a random UUID gives access to that source. Bytes 6 and 8 of
--- the UUID contain its version and variant, so bytes 6 to 8 are skipped (7 only for simplicity). Let m be the largest
--- multiple of `bound` that is at most 256: a byte of m or more is discarded, because such bytes would favour small
--- numbers.
+-- the UUID contain its version and variant, so they are skipped, and so is byte 7, although it is random. Let m be the
+-- largest multiple of `bound` that is at most 256: a byte of m or more is discarded, because such bytes would favour
+-- small numbers.
 CREATE OR REPLACE FUNCTION private.random_numbers(bound integer, number_count integer)
 RETURNS integer[]
 LANGUAGE plpgsql
@@ -118,9 +118,9 @@ END
 $$;
 
 -- Adds the given numbers to the counters of an account; a negative number lowers a counter. If a number is positive,
--- this raises an error if that counter would exceed its limit, or if the account is closed. `living` and `retired` are
--- numbers of characters that are not retired, and that are. `seats` must count only seats in sessions that have not
--- ended, and `sessions` only such sessions that the account runs as Seer.
+-- this raises an error if that counter would exceed its limit, or if the account is closed. `living` is a number of
+-- characters that are not retired, and `retired` a number of retired characters. `seats` must count only seats in
+-- sessions that have not ended, and `sessions` only such sessions that the account runs as Seer.
 CREATE OR REPLACE FUNCTION private.add_to_account_counters(
   account uuid,
   living integer DEFAULT 0,
@@ -225,27 +225,22 @@ DECLARE
     relation
   );
   busy_id uuid;
-  is_waiting_for_busy_row boolean;
 BEGIN
   FOR attempt IN 1 .. 4
   LOOP
     EXIT WHEN cardinality(keys) = 1; -- A single row is locked below.
     BEGIN
-      is_waiting_for_busy_row := true;
       -- At the first attempt `busy_id` is NULL, so no row is locked here.
       EXECUTE lock_sql USING ARRAY[busy_id];
-      is_waiting_for_busy_row := false;
       -- Locks the rows that are free, and returns one that somebody else has locked, or NULL if there is none.
       EXECUTE try_lock_rows_sql INTO busy_id USING keys;
       IF busy_id IS NULL THEN
         RETURN; -- This function has locked all rows.
       END IF;
-      RAISE lock_not_available; -- Caught below: the rollback to the block's savepoint releases this attempt's locks.
+      RAISE triggered_action_exception; -- The rollback to the block's savepoint releases this attempt's locks.
     EXCEPTION
-      WHEN lock_not_available THEN
-        IF is_waiting_for_busy_row THEN
-          RAISE; -- The caller's own lock_timeout expired.
-        END IF;
+      WHEN triggered_action_exception THEN
+        NULL;
     END;
   END LOOP;
   EXECUTE lock_sql USING keys;

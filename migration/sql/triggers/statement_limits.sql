@@ -64,6 +64,10 @@ $$;
 
 -- Does the same as `check_affected_rows` for deleted creatures. Creatures that are deleted with their adventure are not
 -- counted: the caller no longer owns an adventure that is gone.
+--
+-- If the statement also deletes adventures, the database deletes their creatures in the name of the tables' owner, and
+-- this trigger runs only once, after both. From PostgreSQL 18 on, it then runs as the owner. So it also applies if the
+-- role that was set with SET ROLE is a user's, or if no role is set and the login is one for users only.
 CREATE OR REPLACE FUNCTION private.check_deleted_creatures()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -73,8 +77,17 @@ BEGIN
   -- This is a separate IF, and not part of the last condition below: the service has no EXECUTE on `owns_adventure`,
   -- and PostgreSQL checks that privilege for every call in an expression, even for one that is not evaluated.
   IF NOT (
-    row_security_active(TG_RELID)
-    AND (pg_has_role('anon', 'MEMBER') OR pg_has_role('authenticated', 'MEMBER'))
+    (
+      row_security_active(TG_RELID)
+      AND (pg_has_role('anon', 'MEMBER') OR pg_has_role('authenticated', 'MEMBER'))
+    )
+    OR current_setting('role') IN ('anon', 'authenticated')
+    OR (
+      current_setting('role') = 'none'
+      AND current_user <> session_user
+      AND (pg_has_role(session_user, 'anon', 'MEMBER') OR pg_has_role(session_user, 'authenticated', 'MEMBER'))
+      AND NOT pg_has_role(session_user, 'service_role', 'MEMBER')
+    )
   ) THEN
     RETURN NULL;
   END IF;

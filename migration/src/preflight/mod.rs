@@ -79,6 +79,32 @@ pub(crate) fn check_not_migrated_by_newer_version(state: &State) -> Result<(), M
     }
 }
 
+/// Checks that the configuration of the server does not turn triggers off. `up` cannot correct that, because ALTER
+/// SYSTEM does not run in a transaction. The call must come before `set_up_and_lock_sql` (in `script`) runs, which
+/// overrides the setting for the transaction.
+pub(crate) async fn check_server_enables_triggers<C: ConnectionTrait>(db: &C) -> Result<(), DbErr> {
+    #[derive(FromQueryResult)]
+    struct ServerSetting {
+        setting: String,
+        source: String,
+    }
+    let found: Vec<ServerSetting> = query::fetch_all(
+        db,
+        "SELECT setting, source
+         FROM pg_catalog.pg_settings
+         WHERE name = 'session_replication_role'
+           AND setting <> 'origin'
+           AND source IN ('configuration file', 'command line', 'environment variable')",
+    )
+    .await?;
+    match found.into_iter().next() {
+        None => Ok(()),
+        Some(ServerSetting { setting, source }) => {
+            Err(MigrationError::TriggersDisabledByServer { setting, source_of_setting: source }.into())
+        }
+    }
+}
+
 /// Checks that the server, the role and the objects in the database permit the command.
 pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Result<(), DbErr> {
     let properties: ConnectionProperties = fetch_one(
@@ -104,11 +130,12 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
     if applied.is_empty() {
         check_auth_schema(db).await?;
     }
-    if applied.len() < record::migration_names().len() {
+    let has_pending_migrations = applied.len() < record::migration_names().len();
+    if has_pending_migrations {
         check_migrations_table_before_up(state)?;
-        // Once the tables are created, the objects that are found are those of the schema.
+        // Once the tables are created, objects with the schema's names are the schema's own.
         if !applied.contains(&m20261101_000002_tables::Migration.name().to_owned()) {
-            check_names_are_free(state)?;
+            check_names_are_free(db, state).await?;
         }
         // The role would own what it creates.
         if ["anon", "authenticated", "service_role"].contains(&properties.role.as_str()) {
@@ -122,7 +149,15 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
             return Err(MigrationError::MissingPrivileges { role: properties.role, missing }.into());
         }
     }
-    check_owners(db, state, properties.role).await
+    check_owners(db, state, properties.role).await?;
+    if has_pending_migrations && state.has_damaged_record() {
+        let database_version = match &state.record.version {
+            Some(version) => format!("version {version} of this program"),
+            None => "the version of this program that installed the schema".to_owned(),
+        };
+        return Err(MigrationError::DamagedRecordBeforeUpgrade { database_version }.into());
+    }
+    Ok(())
 }
 
 /// Checks the same as [`check_migrations_table`], but for an `up` that has migrations to apply. Such an `up` does not
@@ -133,6 +168,15 @@ fn check_migrations_table_before_up(state: &State) -> Result<(), MigrationError>
     }
     if let (true, Some(database_version)) = (state.needs_upgrade(), state.record.version.clone()) {
         return Err(MigrationError::InvalidMigrationsTableBeforeUpgrade { database_version });
+    }
+    check_migrations_table_is_ours(state)
+}
+
+/// Checks, if no migration is recorded as applied, that an object called `public.sparc_migrations` is the list of these
+/// migrations, and not an object of another program.
+pub(crate) fn check_migrations_table_is_ours(state: &State) -> Result<(), MigrationError> {
+    if check_migrations_table(state).is_ok() {
+        return Ok(());
     }
     let is_called_sparc_migrations = |object: &&str| object.split(' ').nth(1) == Some("public.sparc_migrations");
     let found = state.found_by_name().into_keys().filter(is_called_sparc_migrations).map(str::to_owned).collect();

@@ -7,46 +7,39 @@ use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 use crate::{
     MigrationError,
     check::State,
-    manifest::{self, CatalogObject, Definitions},
+    manifest::{self, CatalogObject},
     query::{self, fetch_names},
     renames,
     repair::SCHEMA_OWNER_SQL,
 };
 
-/// Checks, before the schema is created, that no relation, type or function in the database has a name that the schema
-/// needs for one of its own.
-pub(super) fn check_names_are_free(state: &State) -> Result<(), MigrationError> {
-    let definitions: Definitions = manifest::definitions();
-    let ours: BTreeSet<String> = definitions
-        .keys()
-        .filter(|object| !object.contains(" auth."))
-        .filter_map(|object| name_in_namespace(object))
-        .collect();
-    let mut found: Vec<String> = state
+/// Checks, before the schema is created, that no object in the database has a name that an object of the schema needs.
+pub(super) async fn check_names_are_free<C: ConnectionTrait>(db: &C, state: &State) -> Result<(), DbErr> {
+    // This program's tables (`sparc_migrations` and `sparc_record`) and the stand-in for schema `auth` are created
+    // before the others, so they may exist.
+    let may_exist = |object: &str| object.contains(".sparc_") || object.contains(" auth.");
+    let objects: Vec<&str> = state.expected.keys().map(String::as_str).filter(|object| !may_exist(object)).collect();
+    let is_function = |object: &&str| manifest::kind(object) == "function";
+    let functions: BTreeSet<String> = objects.iter().copied().filter(is_function).map(without_arguments).collect();
+    let found_functions: BTreeSet<String> = state
         .found_objects
         .iter()
-        .filter(|object| name_in_namespace(&object.name).is_some_and(|name| ours.contains(&name)))
-        .map(|object| without_arguments(&object.name))
+        .map(|found| found.name.as_str())
+        .filter(is_function)
+        .map(without_arguments)
+        .filter(|function| functions.contains(function))
         .collect();
-    found.dedup();
-    let includes_most_objects = found.len() * 2 > ours.len();
-    if found.is_empty() { Ok(()) } else { Err(MigrationError::NameCollision { found, includes_most_objects }) }
-}
-
-/// Returns the object's name with the namespace in which it must be unique: tables, views and sequences share one, and
-/// so do types and domains. Returns `None` for other objects. Most of these belong to an object that has a name in a
-/// namespace; roles, schemas and the publication may exist already; and [`check_job_names_are_free`] checks the jobs.
-fn name_in_namespace(object: &str) -> Option<String> {
-    let namespace = match manifest::kind(object) {
-        // This program's tables (`sparc_migrations` and `sparc_record`) are created before the others, so they may
-        // exist.
-        "table" | "view" | "sequence" if !object.contains(".sparc_") => "relation",
-        "type" | "domain" => "type",
-        "function" => "function",
-        _ => return None,
-    };
-    let (_, name) = object.split_once(' ')?;
-    Some(format!("{namespace} {}", without_arguments(name)))
+    let conflicts = find_conflicts(db, state, &objects).await?;
+    let conflicting_objects: BTreeSet<String> = conflicts.into_iter().map(|conflict| conflict.found).collect();
+    let found: Vec<String> = found_functions.into_iter().chain(conflicting_objects).collect();
+    if found.is_empty() {
+        return Ok(());
+    }
+    let is_relation_or_type =
+        |object: &&str| matches!(manifest::kind(object), "table" | "view" | "sequence" | "type" | "domain" | "index");
+    let name_count = functions.len() + objects.into_iter().filter(is_relation_or_type).count();
+    let includes_most_objects = found.len() * 2 > name_count;
+    Err(MigrationError::NameCollision { found, includes_most_objects }.into())
 }
 
 /// Checks that no job of somebody else has the name of one of this program's jobs, because `pg_cron` would overwrite
@@ -120,23 +113,49 @@ pub(crate) async fn check_not_moved<C: ConnectionTrait>(db: &C, state: &State, m
     if found.is_empty() { Ok(()) } else { Err(MigrationError::MovedTables { found }.into()) }
 }
 
-/// An object that has the name of a missing object of the schema.
-#[derive(FromQueryResult)]
-struct ConflictingObject {
-    name: String,
-    description: String,
-}
-
 /// Checks that no other object has the name of one of the missing objects, which the plan of `up` will create.
 pub(crate) async fn check_names_of_missing_objects_are_free<C: ConnectionTrait>(
     db: &C,
     state: &State,
     missing: &[&str],
 ) -> Result<(), DbErr> {
-    // Each qualified name that must be free, with the missing object that needs it.
+    let conflicts = find_conflicts(db, state, missing).await?;
+    if conflicts.is_empty() {
+        return Ok(());
+    }
+    let missing: BTreeSet<String> = conflicts.iter().map(|conflict| conflict.object.to_owned()).collect();
+    let found: BTreeSet<String> = conflicts.into_iter().map(|conflict| conflict.found).collect();
+    Err(MigrationError::NameTaken { missing: missing.into_iter().collect(), found: found.into_iter().collect() }.into())
+}
+
+/// Another object has a name that an object of the schema needs.
+struct Conflict<'a> {
+    /// The schema's object.
+    object: &'a str,
+    /// The description of the other one.
+    found: String,
+}
+
+/// An object of a system catalog.
+#[derive(FromQueryResult)]
+struct NamedObject {
+    name: String,
+    description: String,
+}
+
+/// Returns the relations and types in the database that have a name which one of these objects of the schema needs. No
+/// two relations (tables, views, sequences, indexes) of a PostgreSQL schema may have the same name, and no two types
+/// (enums, domains, and the row types of tables and views).
+async fn find_conflicts<'a, C: ConnectionTrait>(
+    db: &C,
+    state: &State,
+    objects: &[&'a str],
+) -> Result<Vec<Conflict<'a>>, DbErr> {
+    // Each qualified name that must be free, with the object that needs it.
     let mut relations: Vec<(String, &str)> = Vec::new();
     let mut types: Vec<(String, &str)> = Vec::new();
-    for object in missing {
+    let mut row_types: Vec<(String, &str)> = Vec::new();
+    for object in objects {
         let (_, name) = object.split_once(' ').unwrap_or_default();
         // For a primary key or a UNIQUE constraint, PostgreSQL also creates an index of the same name.
         let is_key = || {
@@ -144,55 +163,51 @@ pub(crate) async fn check_names_of_missing_objects_are_free<C: ConnectionTrait>(
             definition.starts_with("PRIMARY KEY") || definition.starts_with("UNIQUE")
         };
         match manifest::kind(object) {
-            "table" | "view" | "sequence" => relations.push((name.to_owned(), object)),
+            "table" | "view" => {
+                relations.push((name.to_owned(), object));
+                row_types.push((name.to_owned(), object));
+            }
+            "sequence" => relations.push((name.to_owned(), object)),
             "type" | "domain" => types.push((name.to_owned(), object)),
             "index" => relations.extend(index_name(object).map(|name| (name, *object))),
             "constraint" if is_key() => relations.extend(index_name(object).map(|name| (name, *object))),
             _ => {}
         }
     }
-    let (mut missing_with_taken_name, mut found) = (Vec::new(), Vec::new());
-    for (catalog, schema_column, name_column, objects) in
-        [("pg_class", "relnamespace", "relname", relations), ("pg_type", "typnamespace", "typname", types)]
-    {
-        if objects.is_empty() {
+    // `pg_describe_object` calls enums, domains and row types all "type", so the description says which of them are
+    // domains and which are row types.
+    let kind_note_sql =
+        " || CASE typtype WHEN 'd' THEN ' (a domain)' WHEN 'c' THEN ' (the row type of a relation)' ELSE '' END";
+    let mut conflicts = Vec::new();
+    for (catalog, schema_column, name_column, note_sql, condition, names) in [
+        ("pg_class", "relnamespace", "relname", "", "true", relations),
+        ("pg_type", "typnamespace", "typname", kind_note_sql, "true", types),
+        // A row type that has the name belongs to a relation of the same name, which the first query finds.
+        ("pg_type", "typnamespace", "typname", kind_note_sql, "typtype <> 'c'", row_types),
+    ] {
+        if names.is_empty() {
             continue;
         }
-        // `pg_describe_object` calls enums, domains and row types all "type", so the description says which of them are
-        // domains and which are row types.
-        let kind_note_sql = if catalog == "pg_type" {
-            " || CASE typtype WHEN 'd' THEN ' (a domain)' WHEN 'c' THEN ' (the row type of a relation)' ELSE '' END"
-        } else {
-            ""
-        };
-        let conflicting_objects: Vec<ConflictingObject> = query::fetch_all(
+        let named_objects: Vec<NamedObject> = query::fetch_all(
             db,
             &format!(
                 "SELECT
                    format('%I.%I', nspname, {name_column}) AS name,
-                   pg_describe_object('{catalog}'::regclass, {catalog}.oid, 0){kind_note_sql} AS description
+                   pg_describe_object('{catalog}'::regclass, {catalog}.oid, 0){note_sql} AS description
                  FROM pg_catalog.{catalog}
                  JOIN pg_catalog.pg_namespace ON pg_namespace.oid = {schema_column}
-                 WHERE format('%I.%I', nspname, {name_column}) IN ({})
+                 WHERE {condition} AND format('%I.%I', nspname, {name_column}) IN ({})
                  ORDER BY 1",
-                query::literals(objects.iter().map(|(name, _)| name.as_str()))
+                query::literals(names.iter().map(|(name, _)| name.as_str()))
             ),
         )
         .await?;
-        for conflicting_object in conflicting_objects {
-            missing_with_taken_name.extend(
-                objects
-                    .iter()
-                    .filter(|(name, _)| *name == conflicting_object.name)
-                    .map(|(_, object)| (*object).to_owned()),
-            );
-            found.push(conflicting_object.description);
+        for named_object in named_objects {
+            let needed_by = names.iter().filter(|(name, _)| *name == named_object.name);
+            conflicts.extend(needed_by.map(|(_, object)| Conflict { object, found: named_object.description.clone() }));
         }
     }
-    if found.is_empty() {
-        return Ok(());
-    }
-    Err(MigrationError::NameTaken { missing: missing_with_taken_name, found }.into())
+    Ok(conflicts)
 }
 
 /// Returns the qualified name of an index, or of a constraint's index. An index is in the PostgreSQL schema of its

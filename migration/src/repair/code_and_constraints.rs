@@ -109,8 +109,8 @@ $do$",
     }
 }
 
-/// Returns the one of the objects that the statement creates. If several are functions with the statement's name,
-/// returns the first.
+/// Returns which of the objects the statement creates. If several are functions with the statement's name, returns the
+/// first.
 fn object_created_by<'a>(statement: &Statement, objects: &BTreeSet<&'a str>) -> Option<&'a str> {
     let find_on_table = |kind: &str, name: &str, table: &str| {
         let unquoted = format!("{kind} {name} on {table}");

@@ -5,7 +5,7 @@ use crate::{check::Difference, manifest, manifest::name_and_table, query, repeat
 
 impl Plan {
     /// Adds the column. `tables_created_with_columns` are the missing tables that the plan creates with their columns
-    /// (it creates the other missing tables without columns). In one of these tables, the column may exist already.
+    /// (it creates the other missing tables without columns). If the column is in one of them, it may exist already.
     pub(super) fn add_column(&mut self, defects: &Defects<'_>, object: &str, tables_created_with_columns: &[String]) {
         let Some((name, table)) = name_and_table(object) else { return };
         let may_exist = tables_created_with_columns.iter().any(|created_table| created_table == table);
@@ -31,14 +31,9 @@ impl Plan {
             for sql in refuse_changed_values_sql(table, name, actual.data_type, expected.data_type) {
                 push(sql, None);
             }
-            if actual.default.is_some() {
-                push(format!("{alter} DROP DEFAULT"), None);
-            }
-            push(format!("{alter} TYPE {} USING {name}::{}", expected.data_type, expected.data_type), None);
         }
-        if (actual.storage, actual.compression) != (expected.storage, expected.compression) || type_differs {
-            push(set_storage_sql(&alter, table, name, expected.storage, expected.compression), None);
-        }
+        // PostgreSQL refuses to convert the values of a generated column, and restricts the types of identity columns,
+        // so this comes before the type.
         if actual.generated != expected.generated && actual.generated.is_some() {
             let property = if actual.generated.is_some_and(|actual| actual.ends_with("as identity")) {
                 "IDENTITY"
@@ -46,6 +41,15 @@ impl Plan {
                 "EXPRESSION"
             };
             push(format!("{alter} DROP {property} IF EXISTS"), None);
+        }
+        if type_differs {
+            if actual.default.is_some() {
+                push(format!("{alter} DROP DEFAULT"), None);
+            }
+            push(format!("{alter} TYPE {} USING {name}::{}", expected.data_type, expected.data_type), None);
+        }
+        if (actual.storage, actual.compression) != (expected.storage, expected.compression) || type_differs {
+            push(set_storage_sql(&alter, table, name, expected.storage, expected.compression), None);
         }
         if actual.default != expected.default || type_differs {
             match expected.default {
@@ -121,8 +125,9 @@ $do$",
 /// `None` if the conversion between these types changes no value. A `timestamp` that becomes a `timestamp with time
 /// zone` is read as UTC (`STANDARD_SETTINGS` in `script` sets that time zone), so converting it back gives the same
 /// value. When a text becomes another type, PostgreSQL rejects a text that it cannot read as that type, so nothing
-/// needs to be compared. The exception is a type with a precision or scale, such as `numeric(3,2)`, to which PostgreSQL
-/// rounds: the rounded value is compared with the value of the bare type (`numeric`).
+/// needs to be compared, with two exceptions to which PostgreSQL rounds. A time has microseconds, so the text must have
+/// no further digits. And with a type that has a precision or scale, such as `numeric(3,2)`, the rounded value is
+/// compared with the value of the bare type (`numeric`).
 fn changed_value_condition(name: &str, actual: &str, expected: &str) -> Option<String> {
     let is_text = |data_type: &str| data_type.starts_with("text") || data_type.starts_with("character");
     let converted = format!("{name}::{expected}");
@@ -130,6 +135,8 @@ fn changed_value_condition(name: &str, actual: &str, expected: &str) -> Option<S
         None
     } else if is_text(expected) || actual == "jsonb" {
         Some(format!("{converted}::text IS DISTINCT FROM {name}::text"))
+    } else if is_text(actual) && expected.starts_with("timestamp") {
+        Some(format!(r"{name} ~ '\.\d{{6}}\d*[1-9]'"))
     } else if is_text(actual) {
         // PostgreSQL rounds only if the type has a precision or scale.
         let (bare_type, _) = expected.split_once('(')?;

@@ -7,7 +7,6 @@ use sea_orm_migration::{prelude::*, sea_orm::ConnectionTrait};
 use crate::{
     MigrationError,
     check::{Difference, Report, State},
-    dependents,
     manifest::{self, CatalogObject, name_and_table},
     preflight, renames, repeatable,
 };
@@ -15,10 +14,12 @@ use crate::{
 mod access;
 mod code_and_constraints;
 mod columns;
+mod drops;
 mod operator_grants;
 mod structure;
 mod unrepairable;
 
+pub(crate) use drops::{drop_repeatable_objects_sql, revoke_access_to_tables_sql};
 pub(crate) use structure::{OTHER_OWNER, SCHEMA_OWNER_SQL};
 
 /// The statements that repair all differences. The methods of this type change nothing in the database: they only add
@@ -29,7 +30,8 @@ pub(crate) struct Plan {
     pub(crate) statements: Vec<Repair>,
     /// One change for each object that differs.
     pub(crate) changes: Vec<Change>,
-    /// Statements that restore the privileges of operators' roles on objects that are dropped and created again.
+    /// Statements that restore the privileges of operators' roles on objects that are dropped and created again: views,
+    /// functions and bookkeeping tables.
     operator_grants: Vec<Repair>,
 }
 
@@ -113,7 +115,8 @@ impl Plan {
         preflight::check_names_of_missing_objects_are_free(db, state, &missing).await?;
 
         let mut plan = Self::default();
-        let to_recreate = plan.plan_drops(db, state, report).await?;
+        let bookkeeping_tables = bookkeeping_tables_to_recreate(state, report);
+        let to_recreate = plan.plan_drops(db, state, report, &bookkeeping_tables).await?;
         let mut defects = Defects { state, to_create: to_recreate, to_alter_or_drop: Vec::new() };
         for difference in &report.differences {
             let object = difference.object.clone();
@@ -124,13 +127,13 @@ impl Plan {
             });
             match (&difference.found, &difference.expected) {
                 (None, Some(_)) => _ = defects.to_create.insert(object),
-                (Some(_), Some(_)) if must_be_dropped(difference) => _ = defects.to_create.insert(object),
+                (Some(_), Some(_)) if drops::must_be_dropped(difference) => _ = defects.to_create.insert(object),
                 _ => defects.to_alter_or_drop.push(difference),
             }
         }
         plan.repair_session_replication_role(&defects);
         plan.restore_privileges_of_owners(&defects);
-        plan.recreate_bookkeeping_tables(&mut defects);
+        plan.recreate_bookkeeping_tables(&mut defects, &bookkeeping_tables);
         plan.add_lost_privileges(&mut defects);
         plan.repair_structure(&defects);
         plan.repair_code_and_constraints(&defects);
@@ -142,85 +145,13 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Adds the statements that drop three kinds of objects: those that cannot be altered in place, those that are no
-    /// longer part of the schema, and those that keep the type of a column from changing. With CASCADE, these
-    /// statements also drop dependent objects. Also fills `operator_grants`. Returns the dropped objects that are part
-    /// of the schema, and so must be created again.
-    async fn plan_drops<C: ConnectionTrait>(
-        &mut self,
-        db: &C,
-        state: &State,
-        report: &Report,
-    ) -> Result<BTreeSet<String>, DbErr> {
-        let found_by_name = state.found_by_name();
-        let mut to_drop: Vec<&CatalogObject> = report
-            .differences
-            .iter()
-            .filter(|difference| difference.found.is_some() && must_be_dropped(difference))
-            .filter_map(|difference| found_by_name.get(difference.object.as_str()).copied())
-            .collect();
-        // The type of a column cannot change while policies, triggers or views use the column.
-        let tables_with_type_changes: Vec<&str> = report
-            .differences
-            .iter()
-            .filter(|difference| columns::changes_type(difference))
-            .filter_map(|difference| manifest::table_of(&difference.object))
-            .collect();
-        let mut to_recreate = BTreeSet::new();
-        for object in state.expected.keys() {
-            let blocks_type_change = match manifest::kind(object) {
-                "policy" | "trigger" => {
-                    name_and_table(object).is_some_and(|(_, table)| tables_with_type_changes.contains(&table))
-                }
-                "view" => !tables_with_type_changes.is_empty(),
-                _ => false,
-            };
-            if let (true, Some(found)) = (blocks_type_change, found_by_name.get(object.as_str())) {
-                to_recreate.insert(object.clone());
-                if !to_drop.iter().any(|other| other.name == *object) {
-                    to_drop.push(found);
-                }
-            }
-        }
-        let to_drop_with_dependents = dependents::find_all_to_drop(db, state, &to_drop).await?;
-        // Everything that is dropped and created again, whether it differs or not.
-        let all_to_recreate = to_drop
-            .iter()
-            .map(|found| found.name.as_str())
-            .chain(to_drop_with_dependents.iter().map(String::as_str))
-            .filter(|object| state.expected.contains_key(*object))
-            .filter_map(|object| found_by_name.get(object).copied());
-        self.operator_grants = operator_grants::plan_grants(db, &all_to_recreate.collect::<Vec<_>>()).await?;
-        // Views and functions are dropped last, because policies, triggers and constraints may use them.
-        for kinds in [["policy", "trigger"], ["constraint", "index"], ["view", "function"]] {
-            for found in to_drop.iter().filter(|found| kinds.contains(&manifest::kind(&found.name))) {
-                self.push_repair(drop_object_sql(found), &found.name, None);
-            }
-        }
-        // No table is dropped. A table among the dependents only loses a part, such as the default of a column.
-        to_recreate.extend(
-            to_drop_with_dependents
-                .into_iter()
-                .filter(|object| manifest::kind(object) != "table" && state.expected.contains_key(object)),
-        );
-        Ok(to_recreate)
-    }
-
-    /// If a column of `sparc_migrations` or `sparc_record` is missing or differs, drops that table, so that it is
-    /// created again. The rows of `sparc_migrations` can be restored from `sparc_record`, and those of `sparc_record`
-    /// from this program.
-    fn recreate_bookkeeping_tables(&mut self, defects: &mut Defects<'_>) {
-        for name in ["public.sparc_migrations", "private.sparc_record"] {
-            let table = format!("table {name}");
-            let is_of_table = |object: &str| manifest::table_of(object) == Some(name);
-            let is_column = |object: &str| object.starts_with("column ") && is_of_table(object);
-            let has_column_defect = defects.to_create.iter().any(|object| is_column(object))
-                || defects.to_alter_or_drop.iter().any(|difference| is_column(&difference.object));
-            if has_column_defect && !defects.to_create.contains(&table) {
-                self.push_repair(format!("DROP TABLE {name}"), &table, None);
-                defects.to_create.extend(defects.state.expected.keys().filter(|object| is_of_table(object)).cloned());
-                defects.to_alter_or_drop.retain(|difference| !is_of_table(&difference.object));
-            }
+    /// Drops the tables, so that they are created again.
+    fn recreate_bookkeeping_tables(&mut self, defects: &mut Defects<'_>, bookkeeping_tables: &[&CatalogObject]) {
+        for table in bookkeeping_tables {
+            let is_of_table = |object: &str| manifest::table_of(object) == manifest::table_of(&table.name);
+            self.push_repair(format!("DROP {}", table.name), &table.name, None);
+            defects.to_create.extend(defects.state.expected.keys().filter(|object| is_of_table(object)).cloned());
+            defects.to_alter_or_drop.retain(|difference| !is_of_table(&difference.object));
         }
     }
 
@@ -322,76 +253,17 @@ ON CONFLICT DO NOTHING",
     }
 }
 
-/// Whether the object cannot be altered or replaced in place, or is no longer part of the schema. The kinds in the
-/// first arm are not dropped: a DROP of a table or a column would lose rows or values (only
-/// `recreate_bookkeeping_tables` drops tables, because their rows can be restored), and the others are restored without
-/// a DROP.
-fn must_be_dropped(difference: &Difference) -> bool {
-    let arguments_and_result = |definition: &str| definition.split(" language ").next().unwrap_or_default().to_owned();
-    match (manifest::kind(&difference.object), &difference.found, &difference.expected) {
-        (
-            "grant"
-            | "row security"
-            | "job"
-            | "publication"
-            | "publication of"
-            | "column"
-            | "table"
-            | "type"
-            | "domain"
-            | "schema"
-            | "sequence"
-            | "setting"
-            | "comment"
-            | "role"
-            | "session_replication_role",
-            ..,
-        ) => false,
-        (_, Some(_), None) => true,
-        ("function", Some(actual), Some(expected)) => arguments_and_result(actual) != arguments_and_result(expected),
-        ("view" | "index" | "constraint", Some(_), Some(_)) => true,
-        // Triggers on `auth.users` are replaced, because only that table's owner can drop them, and on Supabase the
-        // role that migrates is not its owner.
-        ("trigger", Some(_), Some(_)) => !difference.object.ends_with(" on auth.users"),
-        _ => false,
-    }
-}
-
-/// Returns a DROP with IF EXISTS, because the CASCADE of an earlier DROP may have dropped the object.
-fn drop_object_sql(found: &CatalogObject) -> String {
-    let (kind, target) = found.name.split_once(' ').unwrap_or_default();
-    match (kind, name_and_table(&found.name)) {
-        // Foreign keys that refer to the constraint are dropped too; `up` creates them again.
-        ("constraint", Some((name, table))) => format!("ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {name} CASCADE"),
-        ("index", Some((name, table))) => {
-            let schema = table.split('.').next().unwrap_or("public");
-            format!("DROP INDEX IF EXISTS {schema}.{name}")
-        }
-        ("trigger" | "policy", Some(_)) => format!("DROP {kind} IF EXISTS {target}"),
-        ("view", _) if found.definition.starts_with("materialized") => {
-            format!("DROP MATERIALIZED VIEW IF EXISTS {target} CASCADE")
-        }
-        // The schema's policies, triggers and checks that call the function are dropped too; `up` creates them again.
-        ("function", _) => format!("DROP ROUTINE IF EXISTS {target} CASCADE"),
-        _ => format!("DROP {kind} IF EXISTS {target} CASCADE"),
-    }
-}
-
-/// Returns the SQL that drops the schema's views and functions, and its policies on `realtime.messages`. Other policies
-/// are dropped with their tables, or with the functions that they call; triggers are dropped with the functions.
-pub(crate) fn drop_repeatable_objects_sql(state: &State) -> Vec<String> {
-    let mut sql = Vec::new();
-    for kind in ["policy", "view", "function"] {
-        for found in
-            state.found_objects.iter().filter(|found| manifest::kind(&found.name) == kind && state.is_ours(&found.name))
-        {
-            let is_on_realtime = found.name.ends_with(" on realtime.messages");
-            // The functions in `auth` belong to the first migration, which drops them when it is undone.
-            if (kind == "policy" && !is_on_realtime) || found.name.starts_with("function auth.") {
-                continue;
-            }
-            sql.push(drop_object_sql(found));
-        }
-    }
-    sql
+/// Returns the tables among `sparc_migrations` and `sparc_record` of which a column is missing or differs. They are
+/// dropped and created again: the rows of `sparc_migrations` can be restored from `sparc_record`, and those of
+/// `sparc_record` from this program.
+fn bookkeeping_tables_to_recreate<'a>(state: &'a State, report: &Report) -> Vec<&'a CatalogObject> {
+    let is_bookkeeping_table =
+        |object: &str| ["table public.sparc_migrations", "table private.sparc_record"].contains(&object);
+    let has_column_defect = |table: &CatalogObject| {
+        report.differences.iter().any(|difference| {
+            difference.object.starts_with("column ")
+                && manifest::table_of(&difference.object) == manifest::table_of(&table.name)
+        })
+    };
+    state.found_objects.iter().filter(|found| is_bookkeeping_table(&found.name) && has_column_defect(found)).collect()
 }

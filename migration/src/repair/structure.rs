@@ -24,6 +24,8 @@ impl Plan {
                 }
             }
         }
+        // Before tables are created, because a new table may refer to an unlogged one.
+        self.set_tables_logged(defects);
         let tables_created_with_columns = self.create_tables(defects);
         for object in defects.to_create_of_kind("column") {
             self.add_column(defects, object, &tables_created_with_columns);
@@ -32,7 +34,6 @@ impl Plan {
             let (Some(actual), Some(expected)) = (&difference.found, &difference.expected) else { continue };
             match manifest::kind(&difference.object) {
                 "column" => self.alter_column(&difference.object, actual, expected),
-                "table" => self.set_logged_if_unlogged(&difference.object, actual),
                 "sequence" => self.alter_sequence(&difference.object, actual, expected),
                 _ => {}
             }
@@ -81,9 +82,22 @@ impl Plan {
         created
     }
 
-    fn set_logged_if_unlogged(&mut self, object: &str, actual: &str) {
-        if actual.contains(", unlogged") {
-            self.push_repair(format!("ALTER {object} SET LOGGED"), object, None);
+    /// Makes unlogged tables logged. A table must come after those to which it refers: `auth.users`, then the tables of
+    /// schema `public` in the order of their creation, then those of schema `private`.
+    fn set_tables_logged(&mut self, defects: &Defects<'_>) {
+        let position = |object: &str| match object.strip_prefix("table public.") {
+            Some(name) => tables::TABLES.iter().position(|table| *table == name).unwrap_or(tables::TABLES.len()) + 1,
+            None if object.starts_with("table auth.") => 0,
+            None => usize::MAX,
+        };
+        let is_unlogged = |difference: &&&Difference| {
+            let unlogged = difference.found.as_ref().is_some_and(|found| found.contains(", unlogged"));
+            unlogged && difference.expected.is_some() && manifest::kind(&difference.object) == "table"
+        };
+        let mut unlogged: Vec<&&Difference> = defects.to_alter_or_drop.iter().filter(is_unlogged).collect();
+        unlogged.sort_by_key(|difference| position(&difference.object));
+        for difference in unlogged {
+            self.push_repair(format!("ALTER {} SET LOGGED", difference.object), &difference.object, None);
         }
     }
 

@@ -1,4 +1,4 @@
-//! The differences that `up` cannot repair, and leaves to the operator.
+//! The differences of which `up` knows before it tries that it cannot repair them. It leaves them to the operator.
 
 use super::structure;
 use crate::{check::Difference, manifest};

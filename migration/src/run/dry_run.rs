@@ -1,7 +1,7 @@
 //! The SQL that `up` would run.
 
 use sea_orm_migration::{
-    SchemaManagerConnection,
+    MigrationName, SchemaManagerConnection,
     sea_orm::{AccessMode, ConnectionTrait, DatabaseTransaction, DbErr},
 };
 
@@ -15,25 +15,26 @@ use super::{
 };
 use crate::{
     check::State,
-    preflight, query, record, renames,
+    m20261101_000002_tables, preflight, query, record, renames,
     repair::{ObjectUnderRepair, Plan},
     script,
 };
 
 /// Returns the SQL that `up` would run, as one transaction for `psql`, or an empty string if there is nothing to do.
 /// The SQL that installs a new schema lacks the repairs of differences that `up` would find afterwards. Nothing is
-/// changed. Nothing is locked either, unless objects were renamed, or a schema that an earlier version installed has
-/// pending migrations: then the names are restored, or the migrations are applied, in a transaction that is rolled
-/// back, to find the other differences.
+/// changed. Nothing is locked either, unless objects were renamed, or a schema that has its tables has pending
+/// migrations: then the names are restored, or the migrations are applied, in a transaction that is rolled back, to
+/// find the other differences.
 ///
 /// # Errors
 ///
 /// Those of [`run`](super::run).
 pub async fn dry_run(db: &SchemaManagerConnection<'_>) -> Result<String, DbErr> {
     let planning = in_read_only_transaction(db, async |transaction| {
+        preflight::check_server_enables_triggers(transaction).await?;
         let state = State::read(transaction).await?;
         let has_renamed_objects = state.pending_migrations().is_empty() && !renames::find(&state).is_empty();
-        let must_rehearse = has_renamed_objects || state.needs_upgrade();
+        let must_rehearse = has_renamed_objects || has_tables_and_pending_migrations(&state);
         Ok(if must_rehearse { None } else { Some(plan_up(transaction, &state).await?) })
     });
     if let Some(statements) = planning.await? {
@@ -50,8 +51,16 @@ pub async fn dry_run(db: &SchemaManagerConnection<'_>) -> Result<String, DbErr> 
     }
 }
 
-/// Returns the SQL that `up` would run on a database in this state, in which no object is renamed and no upgrade is
-/// pending.
+/// Whether migrations are pending in a database that has the tables: an earlier version installed the schema, or the
+/// last migrations were undone.
+fn has_tables_and_pending_migrations(state: &State) -> bool {
+    let tables_migration = m20261101_000002_tables::Migration;
+    let pending = state.pending_migrations();
+    !pending.is_empty() && !pending.iter().any(|name| name == tables_migration.name())
+}
+
+/// Returns the SQL that `up` would run on a database in this state, in which no object is renamed, and which lacks the
+/// tables or has no pending migrations.
 async fn plan_up(db: &DatabaseTransaction, state: &State) -> Result<Vec<String>, DbErr> {
     let report = state.report();
     if !report.pending.is_empty() {
@@ -70,9 +79,9 @@ async fn plan_up(db: &DatabaseTransaction, state: &State) -> Result<Vec<String>,
     Ok(sql)
 }
 
-/// Applies the pending migrations of an upgrade, and restores the names of renamed objects. The caller rolls the
-/// transaction back. Returns all the SQL that `up` would run, which begins with the statements that were run here.
-/// After an error, `object_under_repair` is the object that the failed statement was to repair.
+/// Applies the pending migrations to a database that has the tables, and restores the names of renamed objects. The
+/// caller rolls the transaction back. Returns all the SQL that `up` would run, which begins with the statements that
+/// were run here. After an error, `object_under_repair` is the object that the failed statement was to repair.
 async fn rehearse_up(
     db: &DatabaseTransaction,
     object_under_repair: &mut Option<ObjectUnderRepair>,
@@ -80,10 +89,14 @@ async fn rehearse_up(
     set_up_and_lock(db).await?;
     let mut sql = Vec::new();
     let state = State::read(db).await?;
-    if state.needs_upgrade() {
+    if has_tables_and_pending_migrations(&state) {
         preflight::check_ready(db, &state).await?;
         sql = script::apply_sql(&state.pending_migrations());
-        sql.extend(record::record_sql());
+        if state.needs_upgrade() {
+            sql.push(record::record_migrations_sql());
+        } else {
+            sql.extend(script::finish_install_sql(state.record.jobs_were_scheduled));
+        }
         query::execute_all(db, &sql).await?;
     }
     for _ in 0..MAX_RENAME_ROUNDS {

@@ -15,10 +15,10 @@ pub(super) async fn explain_error(
     let Some(object_under_repair) = object_under_repair else { return error };
     if is_integrity_violation(&error) {
         let violation = in_read_only_transaction(db, async |transaction| {
-            violations::violating_rows_error(transaction, &object_under_repair).await
+            violations::integrity_error(transaction, &object_under_repair).await
         });
-        if let Ok(Some(violating_rows_error)) = violation.await {
-            return violating_rows_error.into();
+        if let Ok(Some(integrity_error)) = violation.await {
+            return integrity_error.into();
         }
     }
     match db_error::rejection_reason(&error) {

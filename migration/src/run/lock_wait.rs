@@ -50,7 +50,8 @@ pub(super) async fn run_and_name_lock_holders<T>(
         }
         // The work makes no progress while the other connection asks, so the question must not take longer than the
         // interval.
-        blockers = tokio::time::timeout(ASK_INTERVAL, find_blockers(db, &mut observer, pid)).await.unwrap_or(None);
+        let answer = tokio::time::timeout(ASK_INTERVAL, find_blockers(db, &mut observer, pid)).await.unwrap_or(None);
+        blockers = last_known(blockers, answer);
         if let Some(Blockers { holders, are_migrators: true }) = &blockers
             && !has_announced_wait
         {
@@ -67,6 +68,12 @@ pub(super) async fn run_and_name_lock_holders<T>(
         }
         (outcome, _) => outcome,
     }
+}
+
+/// Returns the newer answer, or the older one if the newer names nobody. The last question before the error may have
+/// taken too long, or may have reached the server just after it had ended the wait.
+fn last_known(older: Option<Blockers>, newer: Option<Blockers>) -> Option<Blockers> {
+    newer.or(older)
 }
 
 /// Asks who blocks the server process. `None` if nobody does, or if the question cannot be asked. Opens the connection
@@ -123,4 +130,18 @@ fn blockers_sql(pid: i32) -> String {
          ORDER BY 1",
         script::LOCK_KEY
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Blockers, last_known};
+
+    #[test]
+    fn an_answer_that_names_nobody_does_not_replace_one_that_names_somebody() {
+        let blockers = |holders: &str| Some(Blockers { holders: holders.to_owned(), are_migrators: false });
+        let holders = |known: Option<Blockers>| known.map(|known| known.holders);
+        assert_eq!(holders(last_known(blockers("process 1"), None)).as_deref(), Some("process 1"));
+        assert_eq!(holders(last_known(blockers("process 1"), blockers("process 2"))).as_deref(), Some("process 2"));
+        assert_eq!(holders(last_known(None, None)), None);
+    }
 }

@@ -1,4 +1,4 @@
-//! The commands. Each is one transaction.
+//! The commands. Each one that changes the database does so in one transaction.
 
 mod dry_run;
 mod explain_error;
@@ -125,7 +125,7 @@ pub(crate) async fn read_state(db: &SchemaManagerConnection<'_>) -> Result<State
     in_read_only_transaction(db, async |transaction| State::read(transaction).await).await
 }
 
-/// Returns the number of accounts whose data `down` would delete. 0 if the database is not migrated, or if
+/// Returns the number of accounts whose data `down` would delete. 0 if `public.sparc_migrations` does not exist, or if
 /// the role can read all rows of neither `public.users` nor `auth.users`.
 ///
 /// # Errors
@@ -159,6 +159,9 @@ async fn run_in_transaction(
     command: Command,
     object_under_repair: &mut Option<ObjectUnderRepair>,
 ) -> Result<Vec<SchemaChange>, DbErr> {
+    if matches!(command, Command::Up(_) | Command::Refresh) {
+        preflight::check_server_enables_triggers(db).await?;
+    }
     set_up_and_lock(db).await?;
     let mut changes = Vec::new();
     let undo_count = match command {
@@ -167,11 +170,10 @@ async fn run_in_transaction(
         Command::Up(_) => 0,
     };
     if undo_count > 0 {
-        undo(db, undo_count, &mut changes).await?;
+        undo(db, undo_count, command == Command::Reset, &mut changes).await?;
     }
     if command == Command::Reset {
-        db.execute_unprepared("SET LOCAL search_path = public").await?;
-        InnerMigrator::uninstall(db).await?;
+        drop_list_of_migrations(db).await?;
     }
     match command {
         Command::Up(count) => up(db, count.unwrap_or(u32::MAX), object_under_repair, &mut changes).await?,
@@ -202,7 +204,9 @@ async fn up(
             return Ok(());
         }
         if state.needs_upgrade() {
-            query::execute_all(db, &record::record_sql()).await?;
+            // Only the migrations are recorded yet. The record must still list the objects of the earlier version, so
+            // that the repairs drop those that this version no longer has.
+            db.execute_unprepared(&record::record_migrations_sql()).await?;
             state = restore_names(db, object_under_repair, changes).await?;
         } else {
             query::execute_all(db, &script::finish_install_sql(state.record.jobs_were_scheduled)).await?;
@@ -263,8 +267,10 @@ async fn restore_names(
 /// objects in `private.sparc_record`. Returns no statements if that table has them already, was written by a newer
 /// version (whose schema is the same, because nothing differs), or is not readable.
 fn update_record_sql(state: &State) -> Vec<String> {
+    let jobs_are_recorded = state.record.jobs_were_scheduled || !state.environment.has_cron;
     let is_up_to_date = state.record.version.as_deref() == Some(env!("CARGO_PKG_VERSION"))
-        && record::repeatable_objects().iter().all(|object| state.record.objects.contains(object));
+        && record::repeatable_objects().iter().all(|object| state.record.objects.contains(object))
+        && jobs_are_recorded;
     let is_left_unchanged =
         !state.record.is_readable || is_up_to_date || preflight::check_not_migrated_by_newer_version(state).is_err();
     if is_left_unchanged { Vec::new() } else { record::record_sql() }
@@ -279,8 +285,14 @@ async fn check_no_differences(db: &DatabaseTransaction) -> Result<(), DbErr> {
     Err(MigrationError::NotRepairable { found: remaining.iter().map(ToString::to_string).collect() }.into())
 }
 
-/// Undoes the last `count` applied migrations.
-async fn undo(db: &DatabaseTransaction, count: u32, changes: &mut Vec<SchemaChange>) -> Result<(), DbErr> {
+/// Undoes the last `count` applied migrations. Keeps the list of migrations; `will_drop_list` says whether the command
+/// drops that afterwards, so that the error about dependent objects names those of the list too.
+async fn undo(
+    db: &DatabaseTransaction,
+    count: u32,
+    will_drop_list: bool,
+    changes: &mut Vec<SchemaChange>,
+) -> Result<(), DbErr> {
     let state = State::read(db).await?;
     let Some(applied) = state.applied_migrations.clone() else {
         // The role cannot read the list of migrations. `check_ready` returns the error that says so.
@@ -306,25 +318,42 @@ async fn undo(db: &DatabaseTransaction, count: u32, changes: &mut Vec<SchemaChan
     };
     let drops_tables = to_undo.iter().any(|name| *name == m20261101_000002_tables::Migration.name());
     // What the command will drop, without columns, because `find_all_to_drop` accepts none, and without the publication
-    // and the jobs, which are no schema objects on which others could depend.
+    // and the jobs, on which no other object can depend.
     let to_drop: Vec<&CatalogObject> = state
         .found_objects
         .iter()
         .filter(|found| state.is_ours(&found.name) && !is_kept_schema(&found.name))
         .filter(|found| !matches!(manifest::kind(&found.name), "publication" | "publication of" | "job" | "column"))
         .filter(|found| !(keeps_first_migration && is_of_first_migration(found)))
+        .filter(|found| will_drop_list || manifest::table_of(&found.name) != Some("public.sparc_migrations"))
         .filter(|found| drops_tables || record::is_repeatable(&found.name))
         .collect();
     // Only the check is needed: the call fails if an operator's object depends on one that will be dropped.
     dependents::find_all_to_drop(db, &state, &to_drop).await?;
     db.execute_unprepared("SET LOCAL search_path = public").await?;
     query::execute_all(db, &repair::drop_repeatable_objects_sql(&state)).await?;
+    if !drops_tables {
+        query::execute_all(db, &repair::revoke_access_to_tables_sql(&state)).await?;
+    }
     InnerMigrator::down(db, Some(u32::try_from(to_undo.len()).unwrap_or(u32::MAX))).await?;
     if keeps_first_migration {
         db.execute_unprepared(record::FORGET_MIGRATIONS).await?;
     }
     changes.extend(to_undo.into_iter().map(SchemaChange::Undone));
     Ok(())
+}
+
+/// Drops the list of migrations, `public.sparc_migrations`, once all migrations are undone. Returns an error if that is
+/// not the list of these migrations, or if an operator's object depends on it.
+async fn drop_list_of_migrations(db: &DatabaseTransaction) -> Result<(), DbErr> {
+    let state = State::read(db).await?;
+    preflight::check_migrations_table_is_ours(&state)?;
+    let Some(list) = state.found_objects.iter().find(|found| found.name == "table public.sparc_migrations") else {
+        return Ok(());
+    };
+    dependents::find_all_to_drop(db, &state, &[list]).await?;
+    db.execute_unprepared("SET LOCAL search_path = public").await?;
+    InnerMigrator::uninstall(db).await
 }
 
 /// The migrations of [`Migrator`], with SeaORM's own `up`, `down` and `uninstall`, which run in the command's

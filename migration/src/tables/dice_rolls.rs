@@ -24,8 +24,9 @@ pub(super) fn add_columns(table: &mut TableCreateStatement) {
         .col(optional("description").text())
         .col(optional("animation_seed").big_integer())
         .col(optional("original_roll_id").uuid())
-        // The user who rolled, from the token of the request or as the service says. The column is needed because a
-        // repeated request is recognized only if the same user sends it.
+        // The user who rolled, from the token of the request or as the service says. A request is a repetition of an
+        // earlier one only if it comes from the same user. Rolls have no row in `private.requests`, so the crate
+        // `service` compares this column.
         .col(optional("rolled_by").uuid())
         .col(timestamp_now("created_at"));
 }

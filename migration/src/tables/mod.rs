@@ -2,8 +2,8 @@
 //! the three tables of the archive. Functions, triggers, policies and grants are in `sql/`.
 //!
 //! Where the game's specification (see `docs/decisions.md`) gives a name, the object has that name. An object that the
-//! specification defines without a name has the name that PostgreSQL would choose. For foreign keys and for checks on
-//! two columns, this name must be passed to SeaQuery.
+//! specification defines without a name has the name that PostgreSQL would choose. Foreign keys and the checks of a
+//! table (not of a column) are given that name explicitly.
 
 use sea_orm_migration::prelude::*;
 
@@ -63,8 +63,8 @@ pub(crate) const CHECK_FUNCTIONS: &str = include_str!("../../sql/tables/check_fu
 /// sets the replica identity of `session_players`.
 pub(crate) const GATES_AND_REPLICA_IDENTITY: &str = include_str!("../../sql/tables/gates_and_replica_identity.sql");
 
-/// SQL that creates `private.requests`, which has a digest of each request that created a row (but none for rolls and
-/// events).
+/// SQL that creates `private.requests`, which has a digest of each request that created a character, an adventure, a
+/// creature or a session, and of each request of the service that created an account.
 pub(crate) const REQUESTS: &str = include_str!("../../sql/tables/requests.sql");
 
 /// SQL that sets the comments on tables and columns, which the API shows.
@@ -187,7 +187,8 @@ mod tests {
 
     use sea_orm_migration::prelude::PostgresQueryBuilder;
 
-    use super::{COMMENTS, ROW_SECURITY_AND_REVOKES, TABLES, definitions};
+    use super::{ROW_SECURITY_AND_REVOKES, TABLES, definitions};
+    use crate::manifest;
 
     /// Supabase's default privileges grant the API's roles access to every new table. So a table that
     /// `row_security_and_revokes.sql` does not list would be accessible to them.
@@ -212,18 +213,21 @@ mod tests {
         }
     }
 
-    /// `up` recognizes a renamed table or column by its comment.
+    /// `up` recognizes a renamed table or column by its comment in the manifest.
     #[test]
     fn no_two_tables_and_no_two_columns_of_a_table_have_the_same_comment() {
-        let comments = COMMENTS.lines().filter_map(|line| line.strip_prefix("COMMENT ON ")?.split_once(" IS "));
         let mut seen = BTreeSet::new();
-        for (object, comment) in comments {
+        for (object, comment) in &manifest::definitions() {
+            let Some(commented) = object.strip_prefix("comment on ") else { continue };
+            let kind = manifest::kind(commented);
             // The table of a column; `None` for a table.
-            let table =
-                object.strip_prefix("COLUMN ").and_then(|column| column.rsplit_once('.')).map(|(table, _)| table);
-            assert!(seen.insert((table, comment)), "{object} has the comment of another one: {comment}");
+            let table = manifest::table_of(commented).filter(|_| kind == "column").map(str::to_owned);
+            assert!(
+                seen.insert((kind.to_owned(), table, comment.clone())),
+                "{commented} has the comment of another one: {comment}"
+            );
         }
-        let table_count = seen.iter().filter(|(table, _)| table.is_none()).count();
-        assert!(table_count == TABLES.len() && seen.len() > 100, "the comments were not found");
+        let count = |kind: &str| seen.iter().filter(|(seen_kind, ..)| seen_kind == kind).count();
+        assert!(count("table") > TABLES.len() && count("column") > 100, "the comments were not found");
     }
 }

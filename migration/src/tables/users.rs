@@ -6,8 +6,8 @@ pub(super) fn definition() -> TableDefinition {
     TableDefinition {
         table: Table::create()
             .table("users")
-            // The account's id. It is not a foreign key to `auth.users`, because the profile stays when the account is
-            // deleted: other users' sessions refer to it (`docs/decisions.md`, "Retiring, closing, deleting").
+            // The account's id. It is not a foreign key to `auth.users`, because the profile of a deleted account stays
+            // if the history of others refers to it (`docs/decisions.md`, "Retiring, closing, deleting").
             .col(required("id").uuid().primary_key())
             .col(required("email").text().unique_key())
             .col(required("display_name").text())

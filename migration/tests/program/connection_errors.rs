@@ -41,10 +41,10 @@ async fn a_server_that_never_answers_is_reported() {
 #[tokio::test]
 async fn a_wrong_password_and_a_missing_database_are_reported() {
     let (database, _db) = empty_database().await;
-    let (credentials, address) = database.url().rsplit_once('@').unwrap();
+    let (credentials, address_and_database) = database.url().rsplit_once('@').unwrap();
     let (scheme, login) = credentials.split_once("://").unwrap();
     let user = login.split(':').next().unwrap();
-    let message = expect_error(&["up"], Some(&format!("{scheme}://{user}:hunter2@{address}")));
+    let message = expect_error(&["up"], Some(&format!("{scheme}://{user}:hunter2@{address_and_database}")));
     assert!(message.contains(&format!("does not accept the password of user \"{user}\"")), "{message}");
     let missing_database = format!("{}/no_such_database", database.url().rsplit_once('/').unwrap().0);
     assert!(expect_error(&["up"], Some(&missing_database)).contains("createdb no_such_database"));

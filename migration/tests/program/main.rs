@@ -131,11 +131,19 @@ async fn each_command_works_and_the_help_lists_it() {
     assert_eq!(expect_success(&arguments, None).matches("pending").count(), migration_count);
     assert!(expect_success(&["sql"], None).contains("CREATE TABLE"), "sql must not need a database");
     let help = expect_success(&["--help"], None);
+    // The commands are in lines of their own after this heading, up to an empty line.
+    let listed_commands: Vec<&str> = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
     let commands =
-        ["up", "check", "status", "sql", "manifest", "down", "reset", "fresh", "refresh", "generate", "--database-url"];
-    for command in commands {
-        assert!(help.contains(command), "{command}");
-    }
+        ["up", "check", "status", "sql", "manifest", "down", "reset", "fresh", "refresh", "generate", "help"];
+    assert_eq!(listed_commands, commands, "{help}");
+    assert!(help.lines().any(|line| line.trim_start().starts_with("-u, --database-url ")), "{help}");
     assert!(expect_success(&["up", "--help"], None).contains("--dry-run"));
     assert!(expect_success(&["fresh", "--help"], None).contains("--yes"));
 }
@@ -284,21 +292,22 @@ async fn name_collisions_and_unknown_migrations_are_reported() {
 /// The recorded version is changed to one that is newer than this program.
 #[tokio::test]
 async fn an_older_program_neither_repairs_a_newer_schema_nor_records_its_own_version() {
-    let (database, db) = empty_database().await;
-    let url = Some(database.url());
-    expect_success(&["up"], url);
-    db.execute_unprepared("UPDATE private.sparc_record SET value = '0.99.0' WHERE name = 'version'").await.unwrap();
-    assert_eq!(expect_success(&["up"], url), "nothing to do\n", "nothing differs");
+    // One database for each change, because each check must refuse on its own: the repairs, and the restoring of names.
     for change in ["ALTER TABLE users ALTER COLUMN bio SET DEFAULT 'x'", "ALTER TABLE users RENAME COLUMN bio TO about"]
     {
+        let (database, db) = empty_database().await;
+        let url = Some(database.url());
+        expect_success(&["up"], url);
+        db.execute_unprepared("UPDATE private.sparc_record SET value = '0.99.0' WHERE name = 'version'").await.unwrap();
+        assert_eq!(expect_success(&["up"], url), "nothing to do\n", "nothing differs");
         db.execute_unprepared(change).await.unwrap();
         for arguments in [&["up"][..], &["up", "--dry-run"]] {
             let message = expect_error(arguments, url);
             assert!(message.contains("0.99.0"), "{change} {arguments:?}: {message}");
         }
+        let recorded: String = scalar(&db, "SELECT value FROM private.sparc_record WHERE name = 'version'").await;
+        assert_eq!(recorded, "0.99.0", "{change}");
     }
-    let recorded: String = scalar(&db, "SELECT value FROM private.sparc_record WHERE name = 'version'").await;
-    assert_eq!(recorded, "0.99.0");
 }
 
 #[tokio::test]

@@ -1,14 +1,4 @@
-//! Explains why opening a connection failed, from the messages of the driver, the server and poolers.
-
-use std::{io, time::Duration};
-
-use sea_orm::sqlx::{
-    self,
-    postgres::{PgConnectOptions, PgDatabaseError, PgSslMode},
-};
-
-use super::{CONNECT_TIMEOUT, ERROR_INSTEAD_OF_TLS};
-use crate::sqlstate;
+//! Why a connection could not be opened, in one sentence for a person.
 
 /// The reason why a connection could not be opened. Its message is one sentence for a person: what failed and, as far
 /// as they are known, the likeliest cause and the remedy. No message contains a password.
@@ -27,6 +17,12 @@ pub enum ConnectError {
     /// `sslrootcert` does not name a file with certificates.
     #[error("sslrootcert must name a readable file of certificates in PEM format, or be \"system\": {0}.")]
     InvalidRootCertificate(String),
+    /// `sslcert` or `sslkey` is missing, or does not name a readable file.
+    #[error(
+        "sslcert and sslkey must name readable files with the client's certificate and its private key, in PEM format: \
+         {0}."
+    )]
+    InvalidClientCertificate(String),
     /// `sslrootcert=system` is combined with an `sslmode` other than `verify-full`. The host name must be verified,
     /// because anybody can obtain a certificate from a public authority.
     #[error(
@@ -36,6 +32,15 @@ pub enum ConnectError {
     /// The host name does not resolve.
     #[error("The host name \"{host}\" of the database URL is unknown: correct it, or check this machine's DNS.")]
     UnknownHost {
+        /// Host of the URL.
+        host: String,
+    },
+    /// No name service answered when the host name was looked up.
+    #[error(
+        "The host name \"{host}\" of the database URL could not be looked up, because no name service answers: try \
+         again, or check this machine's DNS."
+    )]
+    NoNameService {
         /// Host of the URL.
         host: String,
     },
@@ -56,16 +61,17 @@ pub enum ConnectError {
         /// Host and port, or the socket.
         server: String,
     },
-    /// The server did not answer within the timeout.
+    /// The server did not answer in time.
     #[error(
-        "{server} did not answer within {seconds} seconds: it may be down, behind a firewall, or not a PostgreSQL \
-         server; check the host and port of the URL."
+        "{server} did not answer{}: it may be down, behind a firewall, or not a PostgreSQL server; check the host and \
+         port of the URL.",
+        .seconds.map(|seconds| format!(" within {seconds} seconds")).unwrap_or_default()
     )]
     NoAnswer {
         /// Host and port, or the socket.
         server: String,
-        /// The timeout in seconds.
-        seconds: u64,
+        /// The timeout in seconds; `None` if the operating system gave up earlier.
+        seconds: Option<u64>,
     },
     /// The connection was closed before the server answered.
     #[error(
@@ -95,6 +101,20 @@ pub enum ConnectError {
         server: String,
         /// User of the URL.
         user: String,
+    },
+    /// The driver does not support the method by which the server authenticates the user.
+    #[error(
+        "The server at {server} authenticates user \"{user}\" by a method that this program does not support: choose \
+         scram-sha-256 in the user's entry in the server's pg_hba.conf and reload that file (the driver said: \
+         {reason})."
+    )]
+    UnsupportedAuthentication {
+        /// Host and port, or the socket.
+        server: String,
+        /// User of the URL.
+        user: String,
+        /// The driver's message.
+        reason: String,
     },
     /// `pg_hba.conf` has no entry for this connection, or an entry that rejects it.
     #[error(
@@ -176,6 +196,17 @@ pub enum ConnectError {
         /// Database of the URL.
         database: String,
     },
+    /// `DROP DATABASE` was interrupted, and the database can only be dropped.
+    #[error(
+        "Database \"{database}\" at {server} is invalid, because dropping it was interrupted: run DROP DATABASE \
+         \"{database}\" again and create it, or use another database."
+    )]
+    InvalidDatabase {
+        /// Host and port, or the socket.
+        server: String,
+        /// Database of the URL.
+        database: String,
+    },
     /// The role may not connect to the database.
     #[error(
         "Role \"{user}\" may not connect to database \"{database}\" at {server}: have its owner run GRANT CONNECT ON \
@@ -242,6 +273,19 @@ pub enum ConnectError {
         /// Host and port.
         server: String,
     },
+    /// The TLS handshake failed, although not because of the server's certificate.
+    #[error(
+        "The TLS handshake with the server at {server} (sslmode={mode}) failed: allow TLS 1.2 or newer at the server; \
+         if it requires a certificate of the client, name it with sslcert and sslkey (the reason: {reason})."
+    )]
+    TlsFailed {
+        /// Host and port.
+        server: String,
+        /// The mode that asks for TLS.
+        mode: &'static str,
+        /// The message of the TLS library.
+        reason: String,
+    },
     /// The server's certificate is not trusted, has expired, or was issued for another host.
     #[error("The certificate of the server at {server} is not accepted by sslmode={mode}: {reason}.")]
     CertificateRejected {
@@ -268,7 +312,8 @@ impl ConnectError {
     pub fn is_retryable(&self) -> bool {
         matches!(
             self,
-            Self::NoRoute { .. }
+            Self::NoNameService { .. }
+                | Self::NoRoute { .. }
                 | Self::Unreachable { .. }
                 | Self::NoAnswer { .. }
                 | Self::ClosedEarly { .. }
@@ -276,140 +321,5 @@ impl ConnectError {
                 | Self::NotReady { .. }
                 | Self::ErrorInsteadOfTls { .. }
         )
-    }
-}
-
-/// Whether the text is a message of rustls, whose errors the driver reports as I/O errors.
-pub(super) fn is_tls_message(text: &str) -> bool {
-    text.contains("peer certificate") || text.contains("received fatal alert") || text.contains("corrupt message")
-}
-
-/// Returns host and port, or the path of the Unix socket.
-pub(crate) fn server_address(options: &PgConnectOptions) -> String {
-    match options.get_socket() {
-        Some(socket) => socket.display().to_string(),
-        None if options.get_host().contains(':') => format!("[{}]:{}", options.get_host(), options.get_port()),
-        None => format!("{}:{}", options.get_host(), options.get_port()),
-    }
-}
-
-/// Converts the driver's error, with the server's message in it, to the reason why a connection could not be opened. If
-/// the attempt timed out, the message says that the server did not answer within [`CONNECT_TIMEOUT`].
-#[must_use]
-pub fn to_connect_error(options: &PgConnectOptions, error: &sqlx::Error) -> ConnectError {
-    to_connect_error_with_timeout(options, error, CONNECT_TIMEOUT)
-}
-
-/// Does the same as [`to_connect_error`], but after a timeout, the message says that the server did not answer within
-/// `timeout`.
-pub(crate) fn to_connect_error_with_timeout(
-    options: &PgConnectOptions,
-    error: &sqlx::Error,
-    timeout: Duration,
-) -> ConnectError {
-    let server = server_address(options);
-    let mode = match options.get_ssl_mode() {
-        PgSslMode::Disable => "disable",
-        PgSslMode::Allow => "allow",
-        PgSslMode::Prefer => "prefer",
-        PgSslMode::Require => "require",
-        PgSslMode::VerifyCa => "verify-ca",
-        PgSslMode::VerifyFull => "verify-full",
-    };
-    let text = error.to_string();
-    match error {
-        sqlx::Error::Io(_) | sqlx::Error::Tls(_) if text.contains("peer certificate") => {
-            let reason = certificate_reason(&text, options.get_host());
-            ConnectError::CertificateRejected { server, mode, reason }
-        }
-        sqlx::Error::Tls(_) if text.contains("does not support TLS") => ConnectError::NoTls { server, mode },
-        // The server's answer to the TLS handshake was not TLS.
-        sqlx::Error::Io(_) if text.contains("corrupt message") => ConnectError::NotPostgres { server },
-        sqlx::Error::Io(_) if is_tls_message(&text) => ConnectError::Other { server, reason: text },
-        sqlx::Error::Io(error) => explain_network_error(options, server, error, timeout),
-        // `connect_once` and the monitor of a cluster report a timeout as this error.
-        sqlx::Error::PoolTimedOut => ConnectError::NoAnswer { server, seconds: timeout.as_secs().max(1) },
-        // The connection was closed before a byte was read.
-        sqlx::Error::Protocol(text) if text.contains("SSLRequest: 0x00") => ConnectError::ClosedEarly { server },
-        sqlx::Error::Protocol(text) if text.contains(ERROR_INSTEAD_OF_TLS) => {
-            ConnectError::ErrorInsteadOfTls { server }
-        }
-        sqlx::Error::Protocol(_) => ConnectError::NotPostgres { server },
-        sqlx::Error::Database(refusal) => match refusal.try_downcast_ref::<PgDatabaseError>() {
-            Some(refusal) => explain_server_error(options, server, refusal),
-            None => ConnectError::Other { server, reason: text },
-        },
-        _ => ConnectError::Other { server, reason: text },
-    }
-}
-
-fn explain_network_error(
-    options: &PgConnectOptions,
-    server: String,
-    error: &io::Error,
-    timeout: Duration,
-) -> ConnectError {
-    match error.kind() {
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => ConnectError::NoRoute { server },
-        io::ErrorKind::TimedOut => ConnectError::NoAnswer { server, seconds: timeout.as_secs().max(1) },
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-            ConnectError::ClosedEarly { server }
-        }
-        // The standard library has no error kind for a name that does not resolve.
-        _ if error.to_string().contains("lookup") => ConnectError::UnknownHost { host: options.get_host().to_owned() },
-        _ => ConnectError::Unreachable { server },
-    }
-}
-
-/// Explains an error of the server or a pooler. Phrases of poolers come first, because poolers have no SQLSTATEs of
-/// their own for these causes. Then the SQLSTATE decides, and where one SQLSTATE has several causes, the message.
-fn explain_server_error(options: &PgConnectOptions, server: String, refusal: &PgDatabaseError) -> ConnectError {
-    let user = options.get_username().to_owned();
-    let database = options.get_database().unwrap_or_else(|| options.get_username()).to_owned();
-    let reason = refusal.message().trim_end_matches('.').replace('\n', " ");
-    let mentions = |words: &[&str]| words.iter().any(|word| reason.contains(word));
-    match refusal.code() {
-        _ if mentions(&["Tenant or user not found", "tenant/user"]) => ConnectError::UnknownProject { server, user },
-        _ if mentions(&["max_client_conn", "max clients", "MaxClients"]) => {
-            ConnectError::TooManyConnections { server, user, reason }
-        }
-        _ if mentions(&["no such database"]) => ConnectError::NoDatabase { server, database },
-        sqlstate::INVALID_PASSWORD => ConnectError::PasswordRejected { server, user },
-        // PgBouncer's error for a wrong password and for an unknown user.
-        sqlstate::PROTOCOL_VIOLATION if mentions(&["authentication failed", "no such user"]) => {
-            ConnectError::PasswordRejected { server, user }
-        }
-        sqlstate::INVALID_AUTHORIZATION_SPECIFICATION if mentions(&["pg_hba.conf"]) => {
-            ConnectError::RejectedByPgHba { server, user, database, reason }
-        }
-        sqlstate::INVALID_AUTHORIZATION_SPECIFICATION if mentions(&["not permitted to log in"]) => {
-            ConnectError::NoLogin { server, user }
-        }
-        sqlstate::INVALID_AUTHORIZATION_SPECIFICATION if mentions(&["does not exist"]) => {
-            ConnectError::NoRole { server, user }
-        }
-        sqlstate::INVALID_AUTHORIZATION_SPECIFICATION => ConnectError::LoginRejected { server, user, reason },
-        sqlstate::INVALID_CATALOG_NAME => ConnectError::NoDatabase { server, database },
-        sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE => ConnectError::ConnectionsNotAllowed { server, database },
-        sqlstate::INSUFFICIENT_PRIVILEGE => ConnectError::NoConnectPrivilege { server, user, database, reason },
-        sqlstate::TOO_MANY_CONNECTIONS => ConnectError::TooManyConnections { server, user, reason },
-        // The server is shutting down or starting.
-        code if code.starts_with("57P") => ConnectError::NotReady { server, reason },
-        _ => ConnectError::Other { server, reason },
-    }
-}
-
-/// Returns what is wrong with the server's certificate, and the remedy, from the message of rustls.
-fn certificate_reason(text: &str, host: &str) -> String {
-    if text.contains("UnknownIssuer") || text.contains("BadSignature") {
-        "no trusted authority has signed it; give the certificate of its authority with sslrootcert=FILE".to_owned()
-    } else if text.contains("NotValidForName") || text.contains("not valid for name") {
-        format!("it is not for \"{host}\"; use the host name that it was issued for, or sslmode=verify-ca")
-    } else if text.contains("Expired") || text.contains("expired") {
-        "it has expired; renew it at the server".to_owned()
-    } else if text.contains("CaUsedAsEndEntity") {
-        "it is an authority's own certificate; give the server one that the authority has issued".to_owned()
-    } else {
-        text.to_owned()
     }
 }

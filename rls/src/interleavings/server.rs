@@ -6,23 +6,19 @@
 //! row 7, and must run in the role `user`. `INSERT 7 AS user, SWITCH` does the same, and then changes the role and
 //! leaves the session unclean. `ROWS 6` returns six rows. `REFUSE` fails.
 
+mod error;
+
 use std::{
-    borrow::Cow,
     collections::BTreeSet,
-    error::Error as StdError,
-    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use error::ServerError;
 use futures_util::{
     StreamExt,
     stream::{self, BoxStream},
 };
-use sea_orm::sqlx::{
-    self, Execute,
-    error::{DatabaseError, ErrorKind},
-    postgres::PgQueryResult,
-};
+use sea_orm::sqlx::{self, Execute, postgres::PgQueryResult};
 use shuttle::{future::yield_now, rand::Rng};
 
 use crate::{
@@ -86,44 +82,6 @@ struct Response {
     /// The number of rows of a stream.
     stream_row_count: u32,
     error: Option<ServerError>,
-}
-
-/// An error of the server, with its SQLSTATE.
-#[derive(Clone, Copy, Debug)]
-struct ServerError(&'static str);
-
-impl fmt::Display for ServerError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl StdError for ServerError {}
-
-impl DatabaseError for ServerError {
-    fn message(&self) -> &str {
-        self.0
-    }
-
-    fn code(&self) -> Option<Cow<'_, str>> {
-        Some(self.0.into())
-    }
-
-    fn as_error(&self) -> &(dyn StdError + Send + Sync + 'static) {
-        self
-    }
-
-    fn as_error_mut(&mut self) -> &mut (dyn StdError + Send + Sync + 'static) {
-        self
-    }
-
-    fn into_error(self: Box<Self>) -> Box<dyn StdError + Send + Sync + 'static> {
-        self
-    }
-
-    fn kind(&self) -> ErrorKind {
-        ErrorKind::Other
-    }
 }
 
 const NO_ACTIVE_SQL_TRANSACTION: ServerError = ServerError("25P01");
@@ -204,8 +162,8 @@ impl State {
         match statement {
             // The SQL that cleans the database session begins with this statement.
             "SET SESSION AUTHORIZATION DEFAULT" => self.is_session_unclean = false,
-            // The query that counts prepared statements: the driver's, and those of SQL PREPARE. The model has none.
-            _ if statement.starts_with("SELECT count(*) FILTER") => response.last_row = Some(integer_row([0, 0])),
+            // The query that counts prepared statements. The model has none.
+            _ if statement.starts_with("SELECT count(*) FILTER") => response.last_row = Some(integer_row([0; 3])),
             _ => {}
         }
         let Some(transaction) = &mut self.transaction else {
@@ -258,7 +216,7 @@ impl State {
             ["SELECT", "CASE", ..] => {
                 let is_changed = transaction.role != USER_ROLE;
                 if statement.contains("pg_prepared_statements") {
-                    response.last_row = Some(integer_row([is_changed.into(), 0]));
+                    response.last_row = Some(integer_row([is_changed.into(), 0, 0, 0]));
                 } else if is_changed {
                     return Err(ServerError(IDENTITY_CHANGED_SQLSTATE));
                 }
@@ -292,7 +250,7 @@ impl State {
     }
 }
 
-fn integer_row(columns: [i64; 2]) -> TextRow {
+fn integer_row<const COUNT: usize>(columns: [i64; COUNT]) -> TextRow {
     TextRow(columns.map(|column| Some(column.to_string())).to_vec())
 }
 

@@ -2,18 +2,18 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
-use sea_orm::sqlx::{self, Connection, PgConnection, postgres::PgConnectOptions};
+use sea_orm::sqlx::{self, Connection, PgConnection};
 use tokio::time::{sleep, timeout};
 
 use super::UPKEEP_TIMEOUT;
-use crate::{pooler::ServerProcess, sqlstate};
+use crate::{connect::Opener, pooler::ServerProcess, sqlstate};
 
 /// Connections older than this are closed instead of being used again, because the memory of a server process grows
 /// over time, and because a host name may come to mean another server.
@@ -32,8 +32,22 @@ pub(crate) struct ServerConnection {
 
 /// Opens connections.
 pub(crate) struct Connector {
-    pub(super) pg_options: PgConnectOptions,
+    pub(super) opener: Arc<Opener>,
     pub(super) server_state: Arc<ServerState>,
+}
+
+/// When a call gives up, its attempt to open a connection ends, and the next call in the queue begins another one at
+/// once. An attempt that begins within this time after another one has ended counts as a continuation of it.
+const MAX_PAUSE_BETWEEN_ATTEMPTS: Duration = Duration::from_millis(100);
+
+/// The attempts of the pool to open a connection.
+#[derive(Debug, Default)]
+struct OpeningAttempts {
+    /// How many are in progress.
+    count: usize,
+    /// Since when there has been an attempt at any time, and none has succeeded.
+    fruitless_since: Option<Instant>,
+    last_ended_at: Option<Instant>,
 }
 
 /// What connections show about the server and the network.
@@ -43,8 +57,7 @@ pub(crate) struct ServerState {
     /// So a connection that was last acquired before this ping has usually been idle for longer than the one that did
     /// not answer, and whatever dropped the latter (a firewall, the server) has probably dropped both.
     unanswered_ping_at: Mutex<Option<Instant>>,
-    /// The number of connections that are being opened.
-    opening_count: AtomicUsize,
+    attempts: Mutex<OpeningAttempts>,
     /// Whether the last attempt to open a connection was refused with "too many connections".
     is_full: AtomicBool,
     /// How often a cached prepared statement turned out not to fit its table any more. Each connection that was opened
@@ -71,26 +84,49 @@ impl ServerState {
         self.schema_change_count.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Whether a connection is still being opened, and not because the server has no connections left. At the end of
-    /// the acquire timeout, this means that the server does not answer, or is starting or shutting down.
-    pub(super) fn is_waiting_for_server(&self) -> bool {
-        self.opening_count.load(Ordering::Relaxed) > 0 && !self.is_full.load(Ordering::Relaxed)
+    /// Whether no connection could be opened for at least this time, although one is still being opened, and not
+    /// because the server has no connections left: the server does not answer, or is starting or shutting down. (An
+    /// attempt that began only a moment ago shows nothing: the call may have waited for a free place in the pool until
+    /// then.)
+    pub(super) fn has_waited_for_server(&self, time: Duration) -> bool {
+        let attempts = self.attempts();
+        let is_long = attempts.fruitless_since.is_some_and(|since| since.elapsed() >= time);
+        attempts.count > 0 && is_long && !self.is_full.load(Ordering::Relaxed)
+    }
+
+    fn attempts(&self) -> MutexGuard<'_, OpeningAttempts> {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Counts one connection that is being opened.
-struct OpeningGuard<'a>(&'a ServerState);
+/// One attempt to open a connection.
+struct OpeningAttempt<'a> {
+    server_state: &'a ServerState,
+    has_succeeded: bool,
+}
 
-impl<'a> OpeningGuard<'a> {
-    fn new(server_state: &'a ServerState) -> Self {
-        server_state.opening_count.fetch_add(1, Ordering::Relaxed);
-        Self(server_state)
+impl<'a> OpeningAttempt<'a> {
+    fn begin(server_state: &'a ServerState) -> Self {
+        let mut attempts = server_state.attempts();
+        let is_continuation = attempts.count > 0
+            || attempts.last_ended_at.is_some_and(|ended_at| ended_at.elapsed() <= MAX_PAUSE_BETWEEN_ATTEMPTS);
+        if !is_continuation || attempts.fruitless_since.is_none() {
+            attempts.fruitless_since = Some(Instant::now());
+        }
+        attempts.count += 1;
+        Self { server_state, has_succeeded: false }
     }
 }
 
-impl Drop for OpeningGuard<'_> {
+impl Drop for OpeningAttempt<'_> {
     fn drop(&mut self) {
-        self.0.opening_count.fetch_sub(1, Ordering::Relaxed);
+        let mut attempts = self.server_state.attempts();
+        let now = Instant::now();
+        attempts.count -= 1;
+        attempts.last_ended_at = Some(now);
+        if self.has_succeeded {
+            attempts.fruitless_since = (attempts.count > 0).then_some(now);
+        }
     }
 }
 
@@ -101,16 +137,17 @@ impl Manager for Connector {
     /// Retries while the server is starting or shutting down, or has no connections left; the pool's timeout ends this.
     /// An unreachable server is reported at once.
     async fn create(&self) -> Result<ServerConnection, sqlx::Error> {
-        let _opening = OpeningGuard::new(&self.server_state);
+        let mut attempt = OpeningAttempt::begin(&self.server_state);
         let mut pause = Duration::from_millis(10);
         loop {
             let schema_change_count_at_open = self.server_state.schema_change_count.load(Ordering::SeqCst);
-            let connected = PgConnection::connect_with(&self.pg_options).await;
+            let connected = self.opener.open().await;
             let code = connected.as_ref().err().and_then(|error| error.as_database_error()?.code());
             self.server_state.is_full.store(code.as_deref() == Some(sqlstate::TOO_MANY_CONNECTIONS), Ordering::Relaxed);
             match connected {
                 Err(error) if is_temporary_refusal(&error) => sleep(pause).await,
                 connected => {
+                    attempt.has_succeeded = connected.is_ok();
                     return connected.map(|pg_connection| ServerConnection {
                         pg_connection,
                         process: ServerProcess::default(),

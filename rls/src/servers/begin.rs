@@ -50,7 +50,7 @@ impl Cluster {
     ) -> Option<SharedTransaction> {
         // If the outcome or log position of one of this identity's commits is unknown, only the primary certainly shows
         // the effect of that commit.
-        if read_requirement.last_unknown_commit.is_some() {
+        if read_requirement.last_commit_without_position.is_some() {
             return None;
         }
         let newest_timeline = self.newest_timeline.load(Ordering::SeqCst);
@@ -136,8 +136,8 @@ impl Cluster {
                 outcome = begin => outcome,
                 // There is a new primary. The transaction that was being begun on the old one has changed nothing.
                 Ok(()) = watched_primary.changed() => continue,
-                // Later attempts have what is left of `acquire_timeout`. The first one has all of it, and the pool
-                // itself applies that limit.
+                // Later attempts have what is left of `acquire_timeout`. The first one has all of it to acquire a
+                // connection, a limit that the pool applies. Only the deadline limits its wait for the answer to BEGIN.
                 () = sleep(remaining), if has_timeout => return Err(last_error),
             };
             last_error = match outcome {

@@ -9,17 +9,18 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use sea_orm::sqlx::{self, Connection, PgConnection, postgres::PgConnectOptions};
+use sea_orm::sqlx::{self, Connection, PgConnection};
 use tokio::{
     task::JoinHandle,
     time::{sleep, timeout},
 };
 
-use super::Cluster;
+use super::{Cluster, Member};
 use crate::{
     Error,
-    connect::to_connect_error_with_timeout,
+    connect::{Opener, to_connect_error_with_timeout},
     pool::conn_error,
+    position::LogPosition,
     wire::{
         REPLICATION_STATUS_COLUMN_COUNT, REPLICATION_STATUS_SQL, ReplicationStatus, SimpleQueryResponse, simple_query,
     },
@@ -50,9 +51,9 @@ struct Report {
     system_identifier: i64,
 }
 
-/// How one server is checked: its options, and the connection over which it is checked.
+/// How one server is checked: what opens connections to it, and the connection over which it is checked.
 struct Probe {
-    options: PgConnectOptions,
+    opener: Arc<Opener>,
     connection: Option<PgConnection>,
 }
 
@@ -62,7 +63,7 @@ impl Probe {
     async fn fetch_report(&mut self) -> Result<Report, sqlx::Error> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => PgConnection::connect_with(&self.options).await?,
+            None => self.opener.open().await?,
         };
         let sql = format!(
             "SELECT (SELECT system_identifier FROM pg_control_system()), \
@@ -90,7 +91,13 @@ impl Probe {
             })
         });
         self.connection = Some(connection);
-        report.ok_or_else(|| sqlx::Error::Protocol("the server does not report its log position".to_owned()))
+        report.ok_or_else(|| {
+            sqlx::Error::Protocol(
+                "it does not report its log position, as PostgreSQL with streaming replicas does; connect to it \
+                 without replicas, or leave it out of them"
+                    .to_owned(),
+            )
+        })
     }
 
     async fn fetch_report_with_timeout(&mut self) -> Result<Report, sqlx::Error> {
@@ -105,20 +112,24 @@ impl Probe {
 /// Checks the servers until a primary is found, or until [`PRIMARY_TIMEOUT`] is over and at least one server has
 /// answered. Then starts a task that keeps checking them until the cluster is closed or dropped. When this function
 /// succeeds, every server has been checked at least once.
-pub(super) async fn start(
-    cluster: &Arc<Cluster>,
-    server_options: Vec<PgConnectOptions>,
-) -> Result<JoinHandle<()>, Error> {
-    let probes = server_options.into_iter().map(|options| Probe { options, connection: None }).collect();
-    let mut monitor =
-        Monitor { probes, system_identifier: None, primary_positions: VecDeque::new(), has_primary: false };
+pub(super) async fn start(cluster: &Arc<Cluster>) -> Result<JoinHandle<()>, Error> {
+    let probe_of = |member: &Member| Probe { opener: member.opener.clone(), connection: None };
+    let probes = cluster.members.iter().map(probe_of).collect();
+    let mut monitor = Monitor {
+        probes,
+        system_identifier: None,
+        has_identifier_of_first_server: false,
+        primary_positions: VecDeque::new(),
+        has_primary: false,
+    };
     let started_at = Instant::now();
     loop {
         let failures = monitor.check(cluster).await;
-        let has_timed_out = failures.len() == monitor.probes.len() && started_at.elapsed() >= cluster.acquire_timeout;
+        // As long as there is no system identifier, the first server has not answered, and `failures` begins with it.
+        let has_timed_out = monitor.system_identifier.is_none() && started_at.elapsed() >= cluster.acquire_timeout;
         for (index, error) in failures {
             let connect_error =
-                to_connect_error_with_timeout(&monitor.probes[index].options, &error, cluster.acquire_timeout);
+                to_connect_error_with_timeout(monitor.probes[index].opener.options(), &error, cluster.acquire_timeout);
             // A wrong password is reported at once. A server that is starting may still become ready in time.
             if has_timed_out || matches!(conn_error(error).into(), Error::Misconfigured { .. }) {
                 return Err(connect_error.into());
@@ -156,8 +167,13 @@ pub(super) async fn start(
 /// The state of the task that checks the servers.
 struct Monitor {
     probes: Vec<Probe>,
-    /// The system identifier that a server must have to be used; `None` until a server has answered.
+    /// The system identifier that a server must have to be used; `None` until [`adopt_system_identifier`] has found
+    /// one.
+    ///
+    /// [`adopt_system_identifier`]: Self::adopt_system_identifier
     system_identifier: Option<i64>,
+    /// Whether the system identifier is that of the first server in the list. It is then kept for good.
+    has_identifier_of_first_server: bool,
     /// Recent log positions of the primary, the newest last, each with the time of the check that read it.
     primary_positions: VecDeque<(Instant, u64)>,
     /// Whether the last check found a primary.
@@ -165,7 +181,7 @@ struct Monitor {
 }
 
 impl Monitor {
-    /// Checks every server. Returns the indexes of those that did not answer, with their errors.
+    /// Checks every server. Returns the indexes of those that sent no report, with their errors.
     async fn check(&mut self, cluster: &Cluster) -> Vec<(usize, sqlx::Error)> {
         let now = Instant::now();
         let answers = join_all(self.probes.iter_mut().map(Probe::fetch_report_with_timeout)).await;
@@ -177,21 +193,56 @@ impl Monitor {
                 Err(error) => failures.push((index, error)),
             }
         }
-        if self.system_identifier.is_none() {
-            // The identifier is that of a primary, or else of any server that answers.
-            let reference = reports.iter().find(|(_, report)| !report.status.is_standby).or(reports.first());
-            self.system_identifier = reference.map(|(_, report)| report.system_identifier);
-        }
+        self.adopt_system_identifier(cluster, &reports);
         for (index, report) in &reports {
             if Some(report.system_identifier) != self.system_identifier {
                 let address = &cluster.members[*index].address;
-                tracing::error!(target: "sparc", address, "the server is not a copy of the others, and is not used");
+                if self.system_identifier.is_some() {
+                    tracing::error!(
+                        target: "sparc",
+                        address,
+                        "the server is not a copy of the others, and is not used; correct its URL"
+                    );
+                } else {
+                    tracing::error!(
+                        target: "sparc",
+                        address,
+                        "the server is given as a replica but was never one, so it is probably the primary of another \
+                         cluster, and is not used before the server of the first URL has answered; correct its URL, \
+                         or start that server"
+                    );
+                }
             }
         }
         reports.retain(|(_, report)| Some(report.system_identifier) == self.system_identifier);
         self.update_primary(cluster, &reports, now);
         self.update_members(cluster, &reports, now);
         failures
+    }
+
+    /// Determines the system identifier that servers must have. It is that of the first server in the list, whose URL
+    /// was given to `connect`. As long as that server has not answered, it is that of another server, because after a
+    /// failover the first server may be gone for good: that of a standby, or else that of a primary on a later timeline
+    /// than the first one, which has been a standby. A primary on the first timeline was never a standby. So it belongs
+    /// to another cluster, whose URL was given by mistake, and would receive the writes.
+    fn adopt_system_identifier(&mut self, cluster: &Cluster, reports: &[(usize, Report)]) {
+        if self.has_identifier_of_first_server {
+            return;
+        }
+        let first = reports.iter().find(|(index, _)| *index == 0).map(|(_, report)| report.system_identifier);
+        self.has_identifier_of_first_server = first.is_some();
+        if let (Some(first), Some(_)) = (first, self.system_identifier.filter(|adopted| Some(*adopted) != first)) {
+            // What is known of timelines and log positions is that of another cluster.
+            self.system_identifier = Some(first);
+            self.primary_positions.clear();
+            cluster.newest_timeline.store(0, Ordering::SeqCst);
+        }
+        if self.system_identifier.is_none() {
+            let standby = || reports.iter().find(|(_, report)| report.status.is_standby);
+            let promoted = || reports.iter().find(|(_, report)| report.status.timeline > 1);
+            let other = || standby().or_else(promoted).map(|(_, report)| report.system_identifier);
+            self.system_identifier = first.or_else(other);
+        }
     }
 
     /// Finds the primary, which is the server that is not in recovery. If there are several such servers, the primary
@@ -211,6 +262,8 @@ impl Monitor {
         self.has_primary = found.is_some();
         let Some((index, report)) = found else { return };
         cluster.newest_timeline.fetch_max(report.status.timeline, Ordering::SeqCst);
+        let position = LogPosition { timeline: report.status.timeline, lsn: report.status.lsn };
+        cluster.read_requirements.record_primary_position(position, now);
         // An old primary may have reached a log position beyond that of the new one. What it wrote there is lost, so
         // replicas that have not replayed it do not lag. Positions are kept for twice `MAX_LAG`, because
         // `update_members` needs one that is at least `MAX_LAG` old.
@@ -237,6 +290,7 @@ impl Monitor {
             if let Some(report) = report {
                 member.position_tracking.timeline.store(report.status.timeline, Ordering::SeqCst);
                 member.lsn.store(report.status.lsn, Ordering::SeqCst);
+                member.was_standby.store(report.status.is_standby, Ordering::SeqCst);
             }
             member.passed_last_check.store(report.is_some(), Ordering::SeqCst);
             let serves_reads = report.is_some_and(|report| {

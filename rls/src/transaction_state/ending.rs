@@ -53,7 +53,9 @@ impl<C: Connection> TransactionState<C> {
             self.end_in_background(Ending::Commit);
             return Ok(());
         }
-        let needs_verification = self.frames.iter().any(|frame| frame.needs_verification);
+        // After raw SQL, the identity is verified here once more, although it was verified after each raw statement:
+        // a statement that needs no verification may have read a temporary view that raw SQL created.
+        let needs_verification = self.must_clean_session || self.frames.iter().any(|frame| frame.needs_verification);
         let check_sql = if needs_verification {
             self.read_back_identity.assert_unchanged_sql(&self.started_at)
         } else {
@@ -140,12 +142,14 @@ impl<C: Connection> TransactionState<C> {
         }
     }
 
-    /// Records that a statement of the caller ended the transaction. That statement may have committed what was written
-    /// before it, at an unknown log position.
+    /// Records that a statement of the caller ended the transaction.
     pub(crate) fn record_end_by_statement(&mut self) -> Error {
         self.end_reason = Some(EndReason::EndedByStatement);
+        // What the caller gets no longer depends on a COMMIT without an answer: the server has answered, and the
+        // transaction has ended. But the answer does not say whether the statement committed what was written before it
+        // (a COMMIT did, a ROLLBACK did not), and at which log position.
         self.set_has_unknown_raw_commit(false);
-        self.record_unknown_commit();
+        self.record_commit_without_position();
         Error::TransactionEndedByStatement
     }
 
@@ -166,9 +170,11 @@ impl<C: Connection> TransactionState<C> {
         self.has_unknown_raw_commit.store(value, Ordering::SeqCst);
     }
 
-    fn record_unknown_commit(&self) {
+    /// Records, if there are replicas, that the identity has committed or may have committed, and that the log position
+    /// of that commit was not received. Its next reads use the primary.
+    fn record_commit_without_position(&self) {
         if let Some(server) = &self.tracked_server {
-            // A commit that is dropped without an answer is recorded as unknown.
+            // A tracked commit that is dropped before its outcome is recorded is a commit without position.
             drop(server.track_commit(&self.identity));
         }
     }
@@ -219,7 +225,7 @@ impl<C: Connection> TransactionState<C> {
 impl<C: Connection> Drop for TransactionState<C> {
     fn drop(&mut self) {
         if self.has_unknown_raw_commit() {
-            self.record_unknown_commit();
+            self.record_commit_without_position();
         }
         let Some(connection) = self.connection.take() else { return };
         if self.has_outdated_statement {

@@ -144,7 +144,8 @@ impl<C: Caller> Dice<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidCursor`], [`Error::NotSignedIn`].
+    /// [`Error::InvalidCursor`], [`Error::InvalidValue`] for a time that PostgreSQL cannot represent (before 4713 BC),
+    /// [`Error::NotSignedIn`].
     pub async fn history(
         self,
         scope: RollScope,

@@ -1,12 +1,14 @@
 //! Initiative: the order in which characters and creatures act.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use entity::{
     dice_rolls,
     sea_orm_active_enums::{Attribute, RollType},
 };
-use sea_orm::{ActiveValue::Set, ColumnTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, Statement};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, QuerySelect, Statement,
+};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -58,8 +60,8 @@ impl<C: Caller> Dice<'_, C> {
     /// Repeating the request with the same id returns the existing rolls, except those of characters that have left
     /// their seats; characters that have taken a seat since then roll now.
     ///
-    /// Who may: the Seer of an active session, and the service. Six round trips, and one more for each hundred rolls
-    /// after the first hundred. Event `dice_rolled` for each roll.
+    /// Who may: the Seer of an active session, and the service. Six round trips, seven if the request has an id, and
+    /// one more for each hundred rolls after the first hundred. Event `dice_rolled` for each roll.
     ///
     /// # Errors
     ///
@@ -85,7 +87,17 @@ impl<C: Caller> Dice<'_, C> {
             }
             let rollers_by_roll_id: HashMap<Uuid, Roller> =
                 rollers.iter().map(|roller| (roll_id(initiative_id, *roller), *roller)).collect();
-            for chunk in rollers.chunks(MAX_ROWS_PER_STATEMENT) {
+            // The database would refuse the rows of a repeated request if the session is no longer active.
+            let mut existing_ids: HashSet<Uuid> = HashSet::new();
+            if initiative.id.is_some() {
+                let ids = rollers_by_roll_id.keys().copied();
+                let query = dice_rolls::Entity::find().select_only().column(dice_rolls::Column::Id);
+                existing_ids =
+                    query.filter(dice_rolls::Column::Id.is_in(ids)).into_tuple().all(tx).await?.into_iter().collect();
+            }
+            let has_not_rolled = |roller: &&Roller| !existing_ids.contains(&roll_id(initiative_id, **roller));
+            let new_rollers: Vec<Roller> = rollers.iter().filter(has_not_rolled).copied().collect();
+            for chunk in new_rollers.chunks(MAX_ROWS_PER_STATEMENT) {
                 let rows = chunk.iter().map(|roller| new_roll_row(initiative_id, initiative.session_id, *roller));
                 dice_rolls::Entity::insert_many(rows)
                     .on_conflict_do_nothing_on([dice_rolls::Column::Id])
@@ -122,11 +134,13 @@ impl<C: Caller> Dice<'_, C> {
     }
 }
 
-/// Replaces the reason of a refusal. For a player, the database's error is about the first character or creature for
-/// which the player may not roll. The actual reason is that the player is not the Seer.
+/// Replaces the reason of a refusal, because the database's error is about the first character or creature for which
+/// the caller may not roll. For a player, the actual reason is that the player is not the Seer. For the Seer, it is
+/// that a player has left since the operation read the seats, so another attempt may succeed.
 fn explain_initiative_error(error: Error, is_seer: bool) -> Error {
     match error {
         Error::CharacterNotYours | Error::NotSeated if !is_seer => Error::NotSessionSeer,
+        Error::CharacterNotYours => Error::Busy,
         error => {
             error.with_rule_if_not_allowed("only the Seer of an active session, and the service, may roll initiative")
         }
@@ -162,9 +176,14 @@ async fn read_seats(tx: &OperationTransaction, session_id: Uuid) -> Result<Vec<S
 
 /// Returns the id of a roller's roll: the XOR of the request's id and the roller's id, which is the same when the
 /// request is repeated. If both ids are random, so is their XOR.
+///
+/// A player chooses the id of a new character, and could choose that of a creature. So that the two do not get the same
+/// roll, the bits of the request's id, which the player does not know, are rotated for a creature.
 fn roll_id(initiative_id: Uuid, roller: Roller) -> Uuid {
-    let (Roller::Character(roller_id) | Roller::Creature(roller_id)) = roller;
-    Uuid::from_u128(initiative_id.as_u128() ^ roller_id.as_u128())
+    Uuid::from_u128(match roller {
+        Roller::Character(id) => initiative_id.as_u128() ^ id.as_u128(),
+        Roller::Creature(id) => initiative_id.as_u128().rotate_left(1) ^ id.as_u128(),
+    })
 }
 
 /// Returns the row of one roll, without the results, which the database draws.

@@ -51,8 +51,8 @@ pub(super) fn check_constraint_error(table: &str, constraint: &str) -> Option<Er
         "creature_limit" => return Some(Error::CreatureLimitReached),
         "displayable_name" => (
             if table == "users" { "display_name" } else { "name" },
-            "must have a visible character, and no control characters, line breaks, bidirectional formatting or zero-width \
-             spaces",
+            "must have a visible character, and no control characters, line breaks, bidirectional formatting or \
+             zero-width spaces",
         ),
         // The account's own reserved address is the exception; only the schema's functions store it.
         "reserved_email_is_own" => ("email", "must not be in a reserved domain"),

@@ -274,8 +274,8 @@ const TABLE_ACCESS: [TableAccess; 12] = [
     },
 ];
 
-/// Finds the entry of [`TABLE_ACCESS`] for the table that an error message names. PostgreSQL names the table only in
-/// the message, which may be in any language.
+/// Finds the entry of [`TABLE_ACCESS`] for the table that an error message names. PostgreSQL names the table nowhere
+/// else.
 fn find_table_access(message: &str) -> Option<&'static TableAccess> {
     let words: Vec<&str> = message.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
     TABLE_ACCESS.iter().find(|access| words.contains(&access.table))

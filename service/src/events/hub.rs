@@ -18,13 +18,13 @@ use rls::LogPosition;
 use tokio::sync::{Notify, Semaphore, watch};
 use uuid::Uuid;
 
-pub(crate) use registration::{Registration, SubscriberHandle};
+pub(crate) use registration::{RecentPage, Registration, SubscriberHandle};
 
-use super::{poller, recent::RecentEvents};
-use crate::{Error, IdentityConnection};
+use super::recent::RecentEvents;
+use crate::Error;
 
-/// Identifies the server's history of events (see `super::choose_history_id`). It changes when a server is promoted or
-/// restored, and without replicas also when the server is restarted.
+/// Identifies the history of events (see `super::choose_history_id`). It changes when a server is promoted or the
+/// database is created again from a dump; without replicas, also when the server is restarted.
 pub(crate) type HistoryId = Arc<str>;
 
 /// A notification to a subscriber.
@@ -50,7 +50,7 @@ const MAX_CONCURRENT_PAGE_READS: usize = 4;
 pub(crate) struct Hub {
     state: Mutex<State>,
     /// A permit for each page that may be read at the same time.
-    pub(super) page_reads: Arc<Semaphore>,
+    pub(super) page_read_permits: Arc<Semaphore>,
     /// Notified when a session is added, the last subscriber leaves or the hub is closed. The poller then does not wait
     /// for the end of its interval.
     pub(super) poller_wake: Notify,
@@ -58,8 +58,8 @@ pub(crate) struct Hub {
 
 impl Default for Hub {
     fn default() -> Self {
-        let page_reads = Arc::new(Semaphore::new(MAX_CONCURRENT_PAGE_READS));
-        Self { state: Mutex::default(), page_reads, poller_wake: Notify::default() }
+        let page_read_permits = Arc::new(Semaphore::new(MAX_CONCURRENT_PAGE_READS));
+        Self { state: Mutex::default(), page_read_permits, poller_wake: Notify::default() }
     }
 }
 
@@ -76,7 +76,7 @@ struct State {
     has_new_session: bool,
     /// The running poller, identified by the subscriber for which it was started.
     poller_id: Option<u64>,
-    /// The time at which the last successful poll began.
+    /// The time at which the last poll that was published (see [`Hub::publish`]) began.
     polled_at: Option<Instant>,
     /// The log position that a polled server must have replayed: the latest one up to which any subscriber had read or
     /// written when it subscribed. A server that has not replayed this position may lack that subscriber's seat.
@@ -141,6 +141,8 @@ pub(crate) struct SessionUpdate {
     pub(crate) after_seq: i64,
     /// The newest `seq` that the poll found.
     pub(crate) newest_seq: i64,
+    /// Whether no visible event of the session followed that one.
+    pub(crate) reached_end: bool,
     pub(crate) events: Vec<Event>,
 }
 
@@ -163,11 +165,11 @@ pub(crate) struct Refusal {
 }
 
 impl Hub {
-    /// Adds a subscriber, and starts the poller if it is not running. `service_connection` returns the poller's
-    /// connection. `log_position` is the position up to which the subscriber has read or written.
+    /// Adds a subscriber, and starts the poller if it is not running. `start_poller` spawns the task of the poller.
+    /// `log_position` is the position up to which the subscriber has read or written.
     pub(crate) fn register(
         self: &Arc<Self>,
-        service_connection: impl FnOnce() -> IdentityConnection,
+        start_poller: impl FnOnce(PollerGuard),
         snapshot: &SessionSnapshot,
         account_id: Option<Uuid>,
         log_position: Option<LogPosition>,
@@ -201,14 +203,18 @@ impl Hub {
         });
         session.subscribers.insert(id, Subscriber { account_id, notifications: sender });
         state.has_new_session |= is_new_session;
+        let handle = SubscriberHandle { hub: self.clone(), session_id: snapshot.session_id, id };
+        let registration = Registration { handle, notifications: receiver };
         if state.poller_id.is_none() {
             state.poller_id = Some(id);
-            tokio::spawn(poller::run(PollerGuard { hub: self.clone(), poller_id: id }, service_connection()));
+            // A runtime that is shutting down drops a task as soon as it is spawned, and dropping the guard locks the
+            // state.
+            drop(state);
+            start_poller(PollerGuard { hub: self.clone(), poller_id: id });
         } else if is_new_session {
             self.poller_wake.notify_one();
         }
-        let handle = SubscriberHandle { hub: self.clone(), session_id: snapshot.session_id, id };
-        Ok(Registration { handle, notifications: receiver })
+        Ok(registration)
     }
 
     /// Ends all subscriptions, and refuses new ones, because the `Sparc` handle is closed.
@@ -274,21 +280,22 @@ impl Hub {
         }
     }
 
-    /// Makes a history the current one, because the server that was polled has it. Discards the recent events, and
-    /// makes each subscriber that has read another history check that this one has the last event that the subscriber
-    /// has read. `newest_seq_updates` have no events, only the newest `seq` of each session that has an event.
+    /// Makes a history the current one, because the server that was polled has it. Ends the subscriptions of accounts
+    /// that may no longer listen, discards the recent events, and makes each other subscriber that has read another
+    /// history check that this one has the last event that the subscriber has read. `newest_seqs` has the newest `seq`
+    /// of each session that has an event.
     pub(super) fn start_history(
         &self,
+        access_check: AccessCheck,
         history_id: &HistoryId,
-        newest_seq_updates: Vec<SessionUpdate>,
+        newest_seqs: &HashMap<Uuid, i64>,
         log_position: Option<LogPosition>,
     ) {
         let mut state = self.lock();
         state.latest_log_position = state.latest_log_position.max(log_position);
         let latest_log_position = state.latest_log_position;
         state.history_id = Some(history_id.clone());
-        let newest_seqs: HashMap<Uuid, i64> =
-            newest_seq_updates.into_iter().map(|update| (update.session_id, update.newest_seq)).collect();
+        state.end_refused(access_check);
         for (id, session) in &mut state.sessions {
             session.newest_seq = newest_seqs.get(id).copied().unwrap_or_default();
             session.recent = RecentEvents::starting_after(session.newest_seq);
@@ -313,24 +320,12 @@ impl Hub {
         let mut state = self.lock();
         state.latest_log_position = state.latest_log_position.max(log_position);
         let latest_log_position = state.latest_log_position;
-        for Refusal { session_id, account_id, error } in access_check.refusals {
-            let Some(session) = state.sessions.get_mut(&session_id) else { continue };
-            session.subscribers.retain(|id, subscriber| {
-                // A subscriber that was added after the check may have a seat that the polled server did not know yet.
-                let is_kept = subscriber.account_id != account_id || *id > access_check.last_checked_subscriber_id;
-                if !is_kept {
-                    subscriber.notifications.send_modify(|notification| notification.end_error = Some(error.clone()));
-                }
-                is_kept
-            });
-            if session.subscribers.is_empty() {
-                state.sessions.remove(&session_id);
-            }
-        }
+        let last_checked_subscriber_id = access_check.last_checked_subscriber_id;
+        state.end_refused(access_check);
         for update in updates {
             let Some(session) = state.sessions.get_mut(&update.session_id) else { continue };
             session.newest_seq = session.newest_seq.max(update.newest_seq);
-            session.recent.add(update, access_check.last_checked_subscriber_id, polled_at);
+            session.recent.add(update, last_checked_subscriber_id, polled_at);
             for subscriber in session.subscribers.values() {
                 subscriber.notifications.send_modify(|notification| {
                     notification.newest_seq = session.newest_seq;
@@ -353,6 +348,24 @@ impl Hub {
 }
 
 impl State {
+    /// Ends the subscriptions of accounts that may no longer listen.
+    fn end_refused(&mut self, access_check: AccessCheck) {
+        for Refusal { session_id, account_id, error } in access_check.refusals {
+            let Some(session) = self.sessions.get_mut(&session_id) else { continue };
+            session.subscribers.retain(|id, subscriber| {
+                // A subscriber that was added after the check may have a seat that the polled server did not know yet.
+                let is_kept = subscriber.account_id != account_id || *id > access_check.last_checked_subscriber_id;
+                if !is_kept {
+                    subscriber.notifications.send_modify(|notification| notification.end_error = Some(error.clone()));
+                }
+                is_kept
+            });
+            if session.subscribers.is_empty() {
+                self.sessions.remove(&session_id);
+            }
+        }
+    }
+
     fn end_all(&mut self, error: &Error) {
         for (_, session) in self.sessions.drain() {
             for subscriber in session.subscribers.into_values() {
@@ -376,5 +389,103 @@ impl Drop for PollerGuard {
             let reason = "the async runtime that polled for events has stopped; subscribe again";
             state.end_all(&Error::Misconfigured { reason: reason.to_owned() });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{Arc, mpsc},
+        time::{Duration, Instant},
+    };
+
+    use chrono::Utc;
+    use entity::session_events::Model as Event;
+    use rls::LogPosition;
+    use uuid::Uuid;
+
+    use super::{AccessCheck, Hub, PollerGuard, RecentPage, Registration, SessionSnapshot, SessionUpdate};
+    use crate::Error;
+
+    const HISTORY: &str = "a history";
+
+    /// Adds a subscriber to a session without events.
+    fn subscribe(hub: &Arc<Hub>, start_poller: impl FnOnce(PollerGuard)) -> Registration {
+        let snapshot = SessionSnapshot { session_id: Uuid::nil(), history_id: HISTORY.into(), newest_seq: 0 };
+        hub.register(start_poller, &snapshot, None, None).unwrap()
+    }
+
+    /// Publishes the event with this `seq`, which a poll has read at this log position.
+    fn publish_event(hub: &Hub, seq: i64, reached_end: bool, log_position: &str) {
+        let event = Event {
+            id: Uuid::new_v4(),
+            session_id: Uuid::nil(),
+            event_type: "client.wave".to_owned(),
+            payload: serde_json::Value::Null,
+            created_at: Utc::now().fixed_offset(),
+            seq,
+            sender_id: None,
+        };
+        let (session_id, after_seq) = (event.session_id, seq - 1);
+        let update = SessionUpdate { session_id, after_seq, newest_seq: seq, reached_end, events: vec![event] };
+        let access_check = AccessCheck { last_checked_subscriber_id: u64::MAX, refusals: Vec::new() };
+        hub.publish(Instant::now(), access_check, vec![update], log_position.parse().ok());
+    }
+
+    /// Returns the `seq` of each recent event, and the log position that comes with them.
+    fn recent_seqs_and_position(registration: &Registration) -> (Vec<i64>, Option<LogPosition>) {
+        let RecentPage { events, log_position, .. } = registration.recent_events(&HISTORY.into(), 0).unwrap();
+        (events.into_iter().map(|event| event.seq).collect(), log_position)
+    }
+
+    #[test]
+    fn a_subscription_ends_if_its_poller_is_dropped_as_soon_as_it_is_spawned() {
+        let (sender, receiver) = mpsc::channel();
+        // In a thread of its own, so that a deadlock fails the test.
+        std::thread::spawn(move || {
+            let mut registration = subscribe(&Arc::default(), drop);
+            let _ = sender.send(registration.take_notification().map(|_| ()));
+        });
+        let outcome = receiver.recv_timeout(Duration::from_secs(10)).expect("`register` must return");
+        assert_eq!(outcome.unwrap_err().map(|error| error.code()), Some("misconfigured"));
+    }
+
+    #[test]
+    fn recent_events_come_with_a_log_position_by_which_all_of_them_had_been_written() {
+        let hub = Arc::new(Hub::default());
+        let mut registration = subscribe(&hub, std::mem::forget);
+        publish_event(&hub, 1, true, "1-0/10");
+        let first_position = registration.take_notification().unwrap().log_position;
+        assert_eq!(recent_seqs_and_position(&registration), (vec![1], first_position));
+        // Published after the subscriber has taken its notification, and before it takes the events.
+        publish_event(&hub, 2, true, "1-0/20");
+        assert_eq!(recent_seqs_and_position(&registration), (vec![1, 2], "1-0/20".parse().ok()));
+    }
+
+    #[test]
+    fn recent_events_are_known_to_be_the_newest_only_if_the_poll_has_reached_the_end_of_the_session() {
+        let hub = Arc::new(Hub::default());
+        let registration = subscribe(&hub, std::mem::forget);
+        for (seq, reached_end) in [(1, false), (2, true), (3, false)] {
+            publish_event(&hub, seq, reached_end, "");
+            let recent = registration.recent_events(&HISTORY.into(), 0).unwrap();
+            assert_eq!(recent.caught_up_at.is_some(), reached_end);
+        }
+    }
+
+    #[test]
+    fn the_error_that_ends_a_subscription_is_returned_even_if_it_ends_while_a_notification_is_taken() {
+        let hub = Arc::new(Hub::default());
+        let mut registration = subscribe(&hub, std::mem::forget);
+        let outcome = registration.take_notification_with(|| hub.end_all(&Error::EventsExpired));
+        assert_eq!(outcome.unwrap_err().map(|error| error.code()), Some("events_expired"));
+    }
+
+    #[test]
+    fn a_subscription_that_is_removed_ends_without_an_error() {
+        let hub = Arc::new(Hub::default());
+        let mut registration = subscribe(&hub, std::mem::forget);
+        registration.handle().remove();
+        assert!(registration.take_notification().unwrap_err().is_none());
     }
 }

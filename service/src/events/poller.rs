@@ -1,6 +1,9 @@
 //! The poller: a task, one per `Sparc` handle, that reads the new events of all sessions that have subscribers.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use chrono::{DateTime, FixedOffset};
 use entity::session_events::Model as Event;
@@ -10,7 +13,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
-    choose_history_id,
+    DATABASE_OID_SQL, choose_history_id,
     hub::{AccessCheck, HistoryId, Hub, PollerGuard, Refusal, SessionUpdate, WatchedSessions},
     listener_status_error,
 };
@@ -21,8 +24,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(25);
 /// Interval between two access checks of all subscribers.
 const ACCESS_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// After the sequence of event numbers has advanced, some of the new events may not be visible yet. Until all
-/// transactions that may have drawn a number have ended, polls read events: during this time every poll, after it only
-/// every tenth.
+/// transactions that may have drawn a number have ended, polls keep reading events: for this long every poll, and then
+/// only every tenth.
 const EAGER_READING_TIME: Duration = Duration::from_secs(5);
 /// Timeout of one poll. If the network silently drops packets, the poll fails after this time and is tried again.
 const POLL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -147,8 +150,9 @@ struct ProgressReading {
     oldest_transaction: i64,
     /// Id of the next transaction that begins. 0 on a standby.
     next_transaction: i64,
-    /// Identifies the server's history of events. `None` on a standby.
-    history_id: Option<String>,
+    /// The result of `private.event_history_id` (see `super::choose_history_id`). `None` on a standby.
+    event_history_id: Option<String>,
+    database_oid: i64,
 }
 
 impl SequenceState {
@@ -173,14 +177,10 @@ impl SequenceState {
     }
 }
 
-const SELECT_EVENT_PROGRESS: &str =
-    "SELECT last_drawn, oldest_transaction, next_transaction, history_id FROM private.event_progress()";
-
 /// The outcome of a poll.
 enum PollOutcome {
-    /// The server's history is not the one that the hub has, or the hub does not know which history is current. The
-    /// updates have no events, only the newest `seq` of each session that has an event.
-    NewHistory { history_id: HistoryId, newest_seq_updates: Vec<SessionUpdate> },
+    /// The server's history is not the one that the hub has, or the hub does not know which history is current.
+    NewHistory { access_check: AccessCheck, history_id: HistoryId, newest_seqs: HashMap<Uuid, i64> },
     /// The sequence was set back. Subscribers would miss new events, whose numbers are not above those already read.
     SequenceSetBack,
     /// The new events, and the subscribers that may no longer listen. There may be none of either.
@@ -192,8 +192,8 @@ enum PollOutcome {
 impl PollOutcome {
     fn apply_to(self, hub: &Hub, polled_at: Instant, log_position: Option<LogPosition>) {
         match self {
-            Self::NewHistory { history_id, newest_seq_updates } => {
-                hub.start_history(&history_id, newest_seq_updates, log_position);
+            Self::NewHistory { access_check, history_id, newest_seqs } => {
+                hub.start_history(access_check, &history_id, &newest_seqs, log_position);
             }
             Self::SequenceSetBack => hub.end_all(&Error::EventsExpired),
             Self::Updates { access_check, updates } => hub.publish(polled_at, access_check, updates, log_position),
@@ -212,26 +212,19 @@ struct Poll<'a> {
 
 impl Poll<'_> {
     async fn run(&self, sequence: &mut SequenceState, watched: WatchedSessions) -> Result<PollOutcome, Error> {
-        let decode = |rows: &[PgRow]| {
-            rows::decode_rows!(rows => ProgressReading {
-                last_drawn, oldest_transaction, next_transaction, history_id
-            })
-        };
-        let statement = Statement::from_string(DbBackend::Postgres, SELECT_EVENT_PROGRESS);
-        let Some(reading) = rows::fetch_all(self.tx, statement, decode).await?.pop() else {
-            return Ok(PollOutcome::NoProgressReading);
-        };
-        let is_standby = reading.history_id.is_none();
-        let history_id = choose_history_id(self.tx, reading.history_id.clone())?;
+        let Some(reading) = self.read_progress().await? else { return Ok(PollOutcome::NoProgressReading) };
+        let is_standby = reading.event_history_id.is_none();
+        let history_id = choose_history_id(self.tx, reading.database_oid, reading.event_history_id.clone())?;
+        let last_subscriber_id = watched.last_subscriber_id;
         if watched.history_id.as_deref() != Some(&history_id) {
             *sequence = SequenceState::default();
-            let newest_seq_updates = self.read_newest_seqs(watched.session_ids).await?;
-            return Ok(PollOutcome::NewHistory { history_id: history_id.into(), newest_seq_updates });
+            let newest_seqs = self.read_newest_seqs(watched.session_ids).await?;
+            let access_check = self.check_access(&[], last_subscriber_id).await?;
+            return Ok(PollOutcome::NewHistory { access_check, history_id: history_id.into(), newest_seqs });
         }
         if !is_standby && watched.newest_seqs.iter().any(|newest_seq| *newest_seq > reading.last_drawn) {
             return Ok(PollOutcome::SequenceSetBack);
         }
-        let last_subscriber_id = watched.last_subscriber_id;
         let all_drawn_are_visible = sequence.update_and_check_visibility(&reading);
         let must_read_events = sequence.must_read_early() || (all_drawn_are_visible && sequence.may_have_unread);
         let (updates, reached_end) =
@@ -239,19 +232,27 @@ impl Poll<'_> {
         if must_read_events && all_drawn_are_visible && reached_end {
             sequence.may_have_unread = false;
         }
-        let access_check = if self.checks_all_subscribers {
-            self.check_access(None, last_subscriber_id).await?
-        } else if !updates.is_empty() {
-            self.check_access(Some(&updates), last_subscriber_id).await?
-        } else {
-            AccessCheck::default()
-        };
+        let access_check = self.check_access(&updates, last_subscriber_id).await?;
         Ok(PollOutcome::Updates { access_check, updates })
+    }
+
+    async fn read_progress(&self) -> Result<Option<ProgressReading>, Error> {
+        let sql = format!(
+            "SELECT last_drawn, oldest_transaction, next_transaction, history_id AS event_history_id, \
+               {DATABASE_OID_SQL} AS database_oid \
+             FROM private.event_progress()"
+        );
+        let decode = |rows: &[PgRow]| {
+            rows::decode_rows!(rows => ProgressReading {
+                last_drawn, oldest_transaction, next_transaction, event_history_id, database_oid
+            })
+        };
+        Ok(rows::fetch_all(self.tx, Statement::from_string(DbBackend::Postgres, sql), decode).await?.pop())
     }
 
     /// Reads the `seq` of the newest event of each session that has one. The writer of an event locks its session until
     /// the commit, so no event with a lower `seq` can become visible later.
-    async fn read_newest_seqs(&self, session_ids: Vec<Uuid>) -> Result<Vec<SessionUpdate>, Error> {
+    async fn read_newest_seqs(&self, session_ids: Vec<Uuid>) -> Result<HashMap<Uuid, i64>, Error> {
         struct NewestRow {
             session_id: Uuid,
             newest_seq: i64,
@@ -268,13 +269,7 @@ impl Poll<'_> {
         );
         let decode = |rows: &[PgRow]| rows::decode_rows!(rows => NewestRow { session_id, newest_seq });
         let newest_rows = rows::fetch_all(self.tx, binds.into_statement(sql), decode).await?;
-        let to_update = |NewestRow { session_id, newest_seq }| SessionUpdate {
-            session_id,
-            after_seq: 0,
-            newest_seq,
-            events: Vec::new(),
-        };
-        Ok(newest_rows.into_iter().map(to_update).collect())
+        Ok(newest_rows.into_iter().map(|row| (row.session_id, row.newest_seq)).collect())
     }
 
     /// Reads the new events of each session. Also returns whether it has read all that are visible.
@@ -304,7 +299,6 @@ impl Poll<'_> {
         };
         let event_rows = rows::fetch_all(self.tx, binds.into_statement(sql), decode).await?;
         let mut updates: Vec<SessionUpdate> = Vec::new();
-        let mut reached_end = true;
         for session_rows in event_rows.chunk_by(EventRow::has_same_session) {
             let Some(last) = session_rows.last() else { continue };
             let events = session_rows.iter().filter(|row| row.fits).map(EventRow::to_event).collect();
@@ -312,25 +306,26 @@ impl Poll<'_> {
                 session_id: last.session_id,
                 after_seq: last.after_seq,
                 newest_seq: last.seq,
+                reached_end: (session_rows.len() as i64) < POLL_PAGE_SIZE,
                 events,
             });
-            reached_end &= (session_rows.len() as i64) < POLL_PAGE_SIZE;
         }
+        let reached_end = updates.iter().all(|update| update.reached_end);
         Ok((updates, reached_end))
     }
 
-    /// Checks which subscribers with ids up to `last_subscriber_id` may still listen. If `updates` is given, checks
-    /// only the subscribers of the updated sessions.
-    async fn check_access(
-        &self,
-        updates: Option<&[SessionUpdate]>,
-        last_subscriber_id: u64,
-    ) -> Result<AccessCheck, Error> {
+    /// Checks which subscribers with ids up to `last_subscriber_id` may still listen: all of them, if this poll checks
+    /// all, and otherwise those of the updated sessions.
+    async fn check_access(&self, updates: &[SessionUpdate], last_subscriber_id: u64) -> Result<AccessCheck, Error> {
         struct RefusedRow {
             session_id: Uuid,
             account_id: Option<Uuid>,
             status: String,
         }
+        if !self.checks_all_subscribers && updates.is_empty() {
+            return Ok(AccessCheck::default());
+        }
+        let updates = (!self.checks_all_subscribers).then_some(updates);
         let sessions_and_accounts = self.hub.subscriber_accounts(updates, last_subscriber_id);
         // The service has no account. SeaORM cannot bind an array that contains NULL, so `is_service_flags` says which
         // of the `account_ids` to ignore.

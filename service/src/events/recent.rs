@@ -20,6 +20,8 @@ pub(super) struct RecentEvents {
     last_checked_subscriber_id: u64,
     /// When the poll of the last update began. `None` before the first update.
     polled_at: Option<Instant>,
+    /// Whether that poll read all events of the session that were visible.
+    reached_end: bool,
 }
 
 impl RecentEvents {
@@ -28,15 +30,16 @@ impl RecentEvents {
         Self { after_seq, ..Self::default() }
     }
 
-    /// Returns the events after a `seq`, and the time at which the poll that read the newest of them began. `None` if
-    /// there are none, if not all of them are kept here, or if this subscriber's access was not checked.
-    pub(super) fn events_after(&self, after_seq: i64, subscriber_id: u64) -> Option<(Vec<Event>, Instant)> {
+    /// Returns the events after a `seq`, and the time at which the poll that read the newest of them began; without
+    /// that time if others followed them. `None` if there are no events, if not all of them are kept here, or if this
+    /// subscriber's access was not checked.
+    pub(super) fn events_after(&self, after_seq: i64, subscriber_id: u64) -> Option<(Vec<Event>, Option<Instant>)> {
         if self.last_checked_subscriber_id < subscriber_id || after_seq < self.after_seq {
             return None;
         }
         let start_index = self.events.partition_point(|event| event.seq <= after_seq);
         let events: Vec<Event> = self.events.range(start_index..).cloned().collect();
-        (!events.is_empty()).then_some((events, self.polled_at?))
+        (!events.is_empty()).then_some((events, self.polled_at.filter(|_| self.reached_end)))
     }
 
     /// Returns whether the poll that read the newest events began before `time`. `false` if there was no update.
@@ -49,6 +52,7 @@ impl RecentEvents {
     pub(super) fn add(&mut self, update: SessionUpdate, last_checked_subscriber_id: u64, polled_at: Instant) {
         self.last_checked_subscriber_id = last_checked_subscriber_id;
         self.polled_at = Some(polled_at);
+        self.reached_end = update.reached_end;
         // There are two causes of a gap. If the session lost its last subscriber and gained another one since the poll
         // began, this list was recreated, and the update may begin beyond its end (`update.after_seq` is greater than
         // `last_seq`). And an update lacks its newest events if its payloads together were too large.

@@ -18,10 +18,11 @@ use sea_orm::sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::{
-    Events, choose_history_id,
+    DATABASE_OID_SQL, Events, choose_history_id,
     hub::{Hub, SessionSnapshot, SubscriberHandle},
-    listener_status_error,
-    reader::{EventPosition, Reader},
+    listener_status_error, poller,
+    reader::Reader,
+    stream_position::EventPosition,
 };
 use crate::{
     Error, IdentityConnection,
@@ -259,8 +260,8 @@ fn open_subscription(caller: &IdentityConnection, start_point: StartPoint) -> Re
         .context()
         .ok_or_else(|| Error::Misconfigured { reason: "the identity must come from a Sparc handle".to_owned() })?;
     let StartPoint { snapshot, position } = start_point;
-    let service_connection = || caller.as_identity(supabase::service());
-    let registration = hub.register(service_connection, &snapshot, caller.user_id(), caller.seen_log_position())?;
+    let start_poller = |guard| _ = tokio::spawn(poller::run(guard, caller.as_identity(supabase::service())));
+    let registration = hub.register(start_poller, &snapshot, caller.user_id(), caller.seen_log_position())?;
     let handle = registration.handle();
     let last_seq = position.seq;
     let reader = Reader::new(caller.clone(), registration, &snapshot, position);
@@ -287,9 +288,11 @@ struct StartRow {
     session_id: Uuid,
     /// The result of `private.my_listener_status`.
     status: String,
-    /// Identifies the history of events on the server. It changes when the server is promoted or restored, after which
-    /// the same `seq` may belong to another event. (See `super::choose_history_id`.)
+    /// The result of `private.event_history_id`, and then, once [`read_start_rows`] has returned, the identifier of the
+    /// history of events (see `super::choose_history_id`). In another history, the same `seq` may belong to another
+    /// event.
     history_id: String,
+    database_oid: i64,
     newest_seq: Option<i64>,
     newest_id: Option<Uuid>,
     newest_at: Option<DateTime<FixedOffset>>,
@@ -329,8 +332,9 @@ async fn read_start_rows(tx: &OperationTransaction, sessions: &[(Uuid, Option<i6
     let (session_ids, after_seqs) = (binds.bind(session_ids), binds.bind(after_seqs));
     let sql = format!(
         "SELECT watched.session_id, private.my_listener_status(watched.session_id) AS status, \
-           private.event_history_id() AS history_id, newest.seq AS newest_seq, newest.id AS newest_id, \
-           newest.created_at AS newest_at, after_event.id AS after_id, after_event.created_at AS after_at \
+           private.event_history_id() AS history_id, {DATABASE_OID_SQL} AS database_oid, \
+           newest.seq AS newest_seq, newest.id AS newest_id, newest.created_at AS newest_at, \
+           after_event.id AS after_id, after_event.created_at AS after_at \
          FROM unnest({session_ids}::uuid[], {after_seqs}::bigint[]) AS watched(session_id, after_seq) \
          LEFT JOIN LATERAL ( \
            SELECT seq, id, created_at FROM public.session_events \
@@ -342,12 +346,12 @@ async fn read_start_rows(tx: &OperationTransaction, sessions: &[(Uuid, Option<i6
     );
     let decode = |rows: &[PgRow]| {
         rows::decode_rows!(rows => StartRow {
-            session_id, status, history_id, newest_seq, newest_id, newest_at, after_id, after_at
+            session_id, status, history_id, database_oid, newest_seq, newest_id, newest_at, after_id, after_at
         })
     };
     let mut rows = rows::fetch_all(tx, binds.into_statement(sql), decode).await?;
     for row in &mut rows {
-        row.history_id = choose_history_id(tx, Some(std::mem::take(&mut row.history_id)))?;
+        row.history_id = choose_history_id(tx, row.database_oid, Some(std::mem::take(&mut row.history_id)))?;
     }
     Ok(rows)
 }

@@ -88,7 +88,7 @@ fn select_unless_visible<A: ActiveModelTrait>(
     visible_row_query.expr(Expr::cust("1")).from(A::Entity::default().table_ref());
     for key_column in key_columns {
         // The condition uses the placeholder of the column's value again, so that the bound values stay those of the
-        // row.
+        // row. A key column that the row does not set is compared with NULL, so no existing row is found.
         let index = set_columns.iter().position(|column| column.as_str() == key_column.as_str());
         let placeholder = index.map_or_else(|| "NULL".to_owned(), |index| format!("${}", index + 1));
         visible_row_query.and_where(Expr::col(key_column.as_column_ref()).eq(Expr::cust(placeholder)));

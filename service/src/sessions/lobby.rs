@@ -128,7 +128,8 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidCursor`], [`Error::InvalidValue`] for a search text that contains NUL.
+    /// [`Error::InvalidCursor`], [`Error::InvalidValue`] for a search text that contains NUL, and for a time that
+    /// PostgreSQL cannot represent (before 4713 BC).
     pub async fn lobby(self, filter: &LobbyFilter, after: Option<&Cursor>) -> Result<Page<SessionSummary>, Error> {
         let list = ListId::new("sessions.lobby", filter);
         let after = list.decode_cursor::<ListPosition>(after)?;
@@ -221,8 +222,8 @@ const IS_SCHEDULED_AND_NOT_OVERDUE: &str = "session.scheduled_start >= now() - I
 /// Returns the SQL of the table or subquery from which the sessions are selected, and the WHERE clause with the filters
 /// that indexes support.
 fn indexed_source_and_where(filter: &LobbyFilter, binds: &mut Binds) -> (String, String) {
-    // A Seer has few sessions, so they are selected first; the planner might otherwise scan the whole list. This
-    // subquery already excludes private sessions, so that no other condition is evaluated on them.
+    // A Seer has few sessions, so they are selected first; the planner might otherwise scan the whole list. The common
+    // table expression already excludes private sessions, so that they are not materialized.
     let source = match filter.seer_id {
         None => "public.sessions".to_owned(),
         Some(seer_id) => format!(

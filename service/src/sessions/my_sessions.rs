@@ -152,7 +152,8 @@ impl<C: Caller> Sessions<'_, C> {
 
     /// Returns an archived session with its seats; [`archived_rolls`](Self::archived_rolls) returns its rolls.
     ///
-    /// Who may: everyone if it was public; otherwise its participants and the service. Four round trips.
+    /// Who may: everyone if it was public; otherwise its participants and the service. Four round trips, or three for a
+    /// visitor.
     ///
     /// # Errors
     ///

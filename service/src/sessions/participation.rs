@@ -9,13 +9,15 @@ use crate::{Caller, Error, operation::operation, rows};
 
 /// The caller's part in a session: [`Sessions::participation`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Participation {
     /// The caller runs the session, with or without a seat.
     Seer,
     /// The caller holds a seat.
     Player,
-    /// The caller gave up their seat, and may take it again until the session ends, if a seat is free.
+    /// The caller gave up their seat, or was removed and then readmitted. They may take it again until the session
+    /// ends, if a seat is free.
     Left,
     /// The Seer removed the caller. Until the Seer readmits them, the caller cannot rejoin and, if the session is
     /// private, can read only their own seat.

@@ -102,9 +102,9 @@ impl<C: Caller> Sessions<'_, C> {
     /// # Errors
     ///
     /// [`Error::SessionFull`], [`Error::SessionOver`], [`Error::SessionStarted`] for another character while the caller
-    /// is seated, [`Error::CharacterNotYours`], [`Error::CharacterRetired`],
-    /// [`Error::PlayerRemoved`], [`Error::SeatLimitReached`], [`Error::NotSeated`], [`Error::NotFound`] for the session
-    /// or the character, [`Error::NotSignedIn`], [`Error::AccountClosed`].
+    /// is seated, [`Error::CharacterNotYours`], [`Error::CharacterRetired`], [`Error::PlayerRemoved`],
+    /// [`Error::SeatLimitReached`], [`Error::NotSeated`], [`Error::NotFound`] for the session or the character,
+    /// [`Error::NotSignedIn`], [`Error::AccountClosed`].
     pub async fn rejoin(self, id: Uuid, character_id: Uuid) -> Result<session_players::Model, Error> {
         operation!(self.caller, "sessions.rejoin", session = id, character = character_id, |tx| {
             let row = session_players::ActiveModel {
@@ -144,11 +144,10 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::SessionFull`], [`Error::SessionOver`], [`Error::CharacterNotYours`] if it is not the player's,
     /// [`Error::CharacterRetired`], [`Error::SeatLimitReached`], [`Error::NotFound`] for the session or the character,
-    /// [`Error::SessionStarted`] if the session has started, and the player is seated with another character, or is the
-    /// caller and never had a seat in it,
-    /// [`Error::PlayerRemoved`] if the player is the caller, [`Error::NotYourChoice`] if the caller is another user who
-    /// can see the session, [`Error::NotAllowed`] if the caller cannot see it, [`Error::NotSignedIn`],
-    /// [`Error::AccountClosed`] if the player's account is closed.
+    /// [`Error::SessionStarted`] if the session has started and the player either is seated with another character, or
+    /// is the caller and never had a seat in it; [`Error::PlayerRemoved`] if the player is the caller,
+    /// [`Error::NotYourChoice`] if the caller is another user who can see the session, [`Error::NotAllowed`] if the
+    /// caller cannot see it, [`Error::NotSignedIn`], [`Error::AccountClosed`] if the player's account is closed.
     pub async fn seat_player(
         self,
         id: Uuid,
@@ -163,7 +162,11 @@ impl<C: Caller> Sessions<'_, C> {
             character = character_id,
             |tx| { take_seat(tx, id, player_id, character_id).await }
         )
-        .map_err(|error| error.with_rule_if_not_allowed("only the service may seat another user"))
+        .map_err(|error| {
+            error.with_rule_if_not_allowed(
+                "only the service may seat another user, and only users who know its code may join a private session",
+            )
+        })
     }
 
     /// Removes a player from a session; the player cannot rejoin until [`readmit`](Self::readmit). Idempotent.

@@ -68,7 +68,8 @@ impl<C: Caller> Users<'_, C> {
         operation!(self.caller, reads "users.statistics", |tx| {
             let statement =
                 Statement::from_sql_and_values(DbBackend::Postgres, SELECT_STATISTICS, [tx.user_id()?.into()]);
-            // The profile exists, because the transaction began with a check that the account exists.
+            // The transaction began with a check that the account exists. So the profile is missing only if the account
+            // was deleted since.
             UserStatistics::find_by_statement(statement).one(tx).await?.ok_or(Error::NotFound { what: "user" })
         })
     }

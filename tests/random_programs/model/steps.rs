@@ -10,6 +10,14 @@ use super::{
     outcome_code, poll_with_extra_polls,
 };
 
+/// Returns when the call that is about to be made will be dropped, for the log.
+fn describe_drop(extra_polls: Option<u32>) -> String {
+    match extra_polls {
+        Some(count) => format!("to be dropped if pending after {count} extra polls"),
+        None => "not to be dropped".to_owned(),
+    }
+}
+
 impl Task {
     pub(super) async fn begin(&mut self) {
         let tx = self.connection.begin().await.unwrap_or_else(|error| panic!("begin: {error}\n{}", self.report()));
@@ -67,10 +75,10 @@ impl Task {
         health_after: Health,
     ) {
         if outcome_code(&outcome) == refusal {
-            // The statement itself was refused, so the transaction was still usable: by the model, another call must
-            // have succeeded.
-            let outcome_of_another_call: Result<(), Error> = Ok(());
-            self.assert_and_record_outcome(index, context, &outcome_of_another_call);
+            // The statement itself was refused, so the transaction was still usable. The model must agree, that is, it
+            // must expect that a permitted statement would have succeeded.
+            let outcome_of_permitted_statement: Result<(), Error> = Ok(());
+            self.assert_and_record_outcome(index, context, &outcome_of_permitted_statement);
             self.innermost().health = health_after;
         } else {
             assert!(
@@ -109,9 +117,10 @@ impl Task {
     pub(super) async fn commit_by_raw_sql(&mut self, index: usize) {
         let outcome = self.held_transactions[index].tx.execute_unprepared("COMMIT").await.map_err(Error::from);
         if !self.has_committed_by_raw_sql && outcome_code(&outcome) == "transaction_ended" {
-            // The transaction was usable before the COMMIT: by the model, another call must have succeeded.
-            let outcome_of_another_call: Result<(), Error> = Ok(());
-            self.assert_and_record_outcome(index, "COMMIT", &outcome_of_another_call);
+            // The transaction was usable before the COMMIT. The model must agree, that is, it must expect that a
+            // permitted statement would have succeeded.
+            let outcome_of_permitted_statement: Result<(), Error> = Ok(());
+            self.assert_and_record_outcome(index, "COMMIT", &outcome_of_permitted_statement);
             for transaction in std::mem::take(&mut self.open_transactions) {
                 self.committed_keys.extend(transaction.keys);
                 self.uncertain_key_sets.extend(transaction.uncertain_key_sets);
@@ -162,8 +171,7 @@ impl Task {
         let is_innermost = position.is_some_and(|at| at + 1 == self.open_transactions.len());
         let health_before = position.map(|at| self.open_transactions[at].health);
         let held_count = self.held_transactions.len();
-        self.log
-            .push(format!("commit on {index} of {held_count}, dropped if pending after extra polls: {extra_polls:?}"));
+        self.log.push(format!("commit on {index} of {held_count}, {}", describe_drop(extra_polls)));
         let (tx, removed) = self.remove(index);
         let outcome = match extra_polls {
             Some(extra_polls) => poll_with_extra_polls(extra_polls, tx.commit()).await,
@@ -218,7 +226,7 @@ impl Task {
         let was_ended_by_raw_sql = self.has_committed_by_raw_sql;
         let was_open = self.open_transaction_position(index).is_some();
         let extra_polls = (self.rng.u8(..) < 60).then(|| self.rng.u32(0..4));
-        self.log.push(format!("rollback on {index}, dropped if pending after extra polls: {extra_polls:?}"));
+        self.log.push(format!("rollback on {index}, {}", describe_drop(extra_polls)));
         let (tx, _) = self.remove(index);
         let outcome = match extra_polls {
             Some(extra_polls) => poll_with_extra_polls(extra_polls, tx.rollback()).await,
@@ -245,7 +253,8 @@ impl Task {
     /// Makes a call and drops it after some polls.
     pub(super) async fn drop_call(&mut self, index: usize) {
         let (key, extra_polls) = (self.next_id(), self.rng.u32(0..5));
-        let outcome = match self.rng.u8(0..3) {
+        let kind = self.rng.u8(0..3);
+        let outcome = match kind {
             0 => poll_with_extra_polls(extra_polls, self.insert(index, key, InsertMethod::RawSql)).await,
             1 => poll_with_extra_polls(extra_polls, self.insert(index, key, InsertMethod::QueryBuilder)).await,
             _ => {
@@ -260,9 +269,10 @@ impl Task {
         };
         match outcome {
             Some(outcome) => {
-                if self.assert_and_record_outcome(index, &format!("call {key}, not dropped"), &outcome) {
-                    // The call may have been a validation, which writes no row.
-                    self.innermost().uncertain_key_sets.push([key].into());
+                let is_done = self.assert_and_record_outcome(index, &format!("call {key}, not dropped"), &outcome);
+                // A validation writes no row.
+                if is_done && kind < 2 {
+                    self.innermost().keys.insert(key);
                 }
             }
             None => {
@@ -372,8 +382,8 @@ impl Task {
         }
     }
 
-    /// Half of the time, makes a call outside of the task's transactions, for which the pool chooses a connection of
-    /// its own, and may drop the call.
+    /// Half of the time, makes a call outside of the task's transactions, and may drop it. The pool gives the call a
+    /// connection that none of the transactions uses.
     pub(super) async fn maybe_call_on_another_connection(&mut self) {
         if self.rng.bool() {
             return;

@@ -3,16 +3,28 @@
 use std::{sync::Arc, time::Instant};
 
 use entity::session_events::Model as Event;
+use rls::LogPosition;
 use tokio::sync::{Semaphore, watch};
 use uuid::Uuid;
 
 use super::{HistoryId, Hub, Notification};
+use crate::Error;
 
 /// A subscriber's registration, which ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Registration {
     pub(super) handle: SubscriberHandle,
     pub(crate) notifications: watch::Receiver<Notification>,
+}
+
+/// Events that the poller has read for all subscribers of a session.
+#[derive(Debug)]
+pub(crate) struct RecentPage {
+    pub(crate) events: Vec<Event>,
+    /// The time at which the poll that read the newest of them began. `None` if others followed them at that time.
+    pub(crate) caught_up_at: Option<Instant>,
+    /// With replicas, a position in the write-ahead log by which all these events had been written.
+    pub(crate) log_position: Option<LogPosition>,
 }
 
 /// Identifies a subscriber in the hub. [`remove`](Self::remove) removes the subscriber; dropping a handle does not.
@@ -28,28 +40,51 @@ impl Registration {
         self.handle.clone()
     }
 
-    /// Returns the time at which the last successful poll began, or `None` before the first. The subscribers have been
-    /// notified of every event that was visible at that time, with one exception: if an event's transaction stayed open
-    /// for longer than `EAGER_READING_TIME` after it had drawn the event's number, only every tenth poll looks for it.
+    /// Returns the newest notification, and marks it as seen. `Err` if the subscription has ended: with the error that
+    /// ended it, or without one if the subscriber was removed.
+    pub(crate) fn take_notification(&mut self) -> Result<Notification, Option<Error>> {
+        self.take_notification_with(|| ())
+    }
+
+    /// As [`take_notification`](Self::take_notification). `between` runs between its two steps: in a test, it ends the
+    /// subscription.
+    pub(super) fn take_notification_with(&mut self, between: impl FnOnce()) -> Result<Notification, Option<Error>> {
+        // The hub sends the error and then drops the sender. If the sender has been dropped before the notification is
+        // read, that notification is the last one. The other way round, the error could come after the notification.
+        let has_ended = self.notifications.has_changed().is_err();
+        between();
+        let mut notification = self.notifications.borrow_and_update().clone();
+        match notification.end_error.take() {
+            None if !has_ended => Ok(notification),
+            end_error => Err(end_error),
+        }
+    }
+
+    /// Returns the time at which the last poll that was published (see [`Hub::publish`]) began, or `None` before the
+    /// first. The subscribers have been notified of every event that was visible at that time, with two exceptions. Of
+    /// more than fifty new events of a session, each poll reads the next fifty. And if an event's transaction stayed
+    /// open for longer than `EAGER_READING_TIME` after it had drawn the event's number, only every tenth poll looks for
+    /// that event.
     pub(crate) fn polled_at(&self) -> Option<Instant> {
         self.handle.hub.lock().polled_at
     }
 
     /// Returns the permits for the pages that the subscribers of the `Sparc` handle may read at the same time.
-    pub(crate) fn page_reads(&self) -> Arc<Semaphore> {
-        self.handle.hub.page_reads.clone()
+    pub(crate) fn page_read_permits(&self) -> Arc<Semaphore> {
+        self.handle.hub.page_read_permits.clone()
     }
 
-    /// Returns the events that follow `after_seq`, together with the time at which they were read. `None` if there are
+    /// Returns the events that follow `after_seq`. They may be newer than the last notification. `None` if there are
     /// none, if the hub does not keep all of them, if this subscriber's access was not checked or has ended, or if
     /// `history_id` is not that of the current history.
-    pub(crate) fn recent_events(&self, history_id: &HistoryId, after_seq: i64) -> Option<(Vec<Event>, Instant)> {
+    pub(crate) fn recent_events(&self, history_id: &HistoryId, after_seq: i64) -> Option<RecentPage> {
         let state = self.handle.hub.lock();
         let session = state.sessions.get(&self.handle.session_id)?;
         if !session.subscribers.contains_key(&self.handle.id) || state.history_id.as_ref() != Some(history_id) {
             return None;
         }
-        session.recent.events_after(after_seq, self.handle.id)
+        let (events, caught_up_at) = session.recent.events_after(after_seq, self.handle.id)?;
+        Some(RecentPage { events, caught_up_at, log_position: state.latest_log_position })
     }
 }
 

@@ -36,8 +36,8 @@ functions AS (
   FROM pg_catalog.pg_proc
   WHERE pronamespace IN ('public'::regnamespace, 'private'::regnamespace)
 ),
--- Errors that functions raise, row locks that they take, and calls of other functions whose result is not used
--- (`PERFORM`). The new `definition` lacks the function's nth part of this kind.
+-- Errors that functions raise, row locks that they take, and calls of functions in schema `private` whose result is not
+-- used (`PERFORM`). The new `definition` lacks the function's nth part of this kind.
 parts_of_functions AS (
   SELECT kind, functions.name || ': ' || nth AS name,
     regexp_replace(definition, pattern, CASE kind WHEN 'lock' THEN '' ELSE 'NULL;' END, 1, nth) AS definition

@@ -1,0 +1,51 @@
+//! Before the first migration, objects of another program have names that the schema needs.
+
+use sea_orm::ConnectionTrait;
+use sparc::migration::sea_orm_migration::MigratorTrait;
+
+use super::{Migrator, create_unmigrated_database, read_catalog, refusal_message};
+
+/// Statements of another program, each with what the message says about the object.
+const COLLISIONS: [(&str, &str); 12] = [
+    ("CREATE TABLE users (id int)", "table public.users"),
+    ("CREATE TABLE characters (id int) PARTITION BY LIST (id)", "table public.characters"),
+    ("CREATE VIEW sessions AS SELECT 1 AS id", "view public.sessions"),
+    ("CREATE MATERIALIZED VIEW adventures AS SELECT 1 AS id", "materialized view public.adventures"),
+    ("CREATE SEQUENCE creatures", "sequence public.creatures"),
+    ("CREATE TYPE dice_rolls AS (x int)", "composite type public.dice_rolls"),
+    ("CREATE TYPE tutorial_progress AS ENUM ('x')", "type public.tutorial_progress"),
+    ("CREATE TYPE attribute AS ENUM ('x')", "type public.attribute"),
+    ("CREATE DOMAIN roll_type AS text", "type public.roll_type (a domain)"),
+    ("CREATE TABLE session_status (id int)", "type public.session_status (the row type of a relation)"),
+    ("CREATE TABLE t (id int); CREATE INDEX idx_dice_rolls_original ON t (id)", "index public.idx_dice_rolls_original"),
+    ("CREATE SCHEMA IF NOT EXISTS private; CREATE TABLE private.requests (id int)", "table private.requests"),
+];
+
+#[tokio::test]
+async fn up_fresh_and_refresh_refuse_if_objects_of_another_program_have_our_names() {
+    for (sql, object) in COLLISIONS {
+        let (_database, db) = create_unmigrated_database().await;
+        db.execute_unprepared(sql).await.unwrap();
+        let catalog_before = read_catalog(&db).await;
+        for attempt in [Migrator::up(&db, None).await, Migrator::fresh(&db).await, Migrator::refresh(&db).await] {
+            let message = refusal_message(attempt.unwrap_err());
+            let expected = format!("The database already has {object}, and no record");
+            assert!(message.starts_with(&expected), "{sql}: {message}");
+        }
+        assert_eq!(read_catalog(&db).await, catalog_before, "{sql}");
+    }
+}
+
+/// `up` creates functions with CREATE OR REPLACE, so it would overwrite a function with the same argument types. It
+/// refuses a function with the same name, whatever its arguments.
+#[tokio::test]
+async fn up_refuses_if_a_function_of_another_program_has_one_of_our_names() {
+    let (_database, db) = create_unmigrated_database().await;
+    db.execute_unprepared("CREATE FUNCTION get_session_details(x int) RETURNS int LANGUAGE sql AS 'SELECT x'")
+        .await
+        .unwrap();
+    let catalog_before = read_catalog(&db).await;
+    let message = refusal_message(Migrator::up(&db, None).await.unwrap_err());
+    assert!(message.contains("function public.get_session_details"), "{message}");
+    assert_eq!(read_catalog(&db).await, catalog_before);
+}
