@@ -4,13 +4,9 @@
 
 use sea_orm::ConnectionTrait;
 use serde_json::Value;
-use sparc::{
-    entity::sea_orm_active_enums::CharacterClass,
-    service::{
-        Error, Operations,
-        characters::NewCharacter,
-        users::{NewAccount, ProfileChanges},
-    },
+use sparc::service::{
+    Error, Operations,
+    users::{NewAccount, ProfileChanges},
 };
 use uuid::Uuid;
 
@@ -391,13 +387,4 @@ async fn a_user_signs_up_and_edits_their_profile() {
     assert_eq!(world.sparc.as_anon().users().profiles(&[profile.id]).await.unwrap().len(), 1);
     assert_error!(ada.users().sign_up(NewAccount::default()).await, Error::NotAllowed { .. });
     assert_error!(world.sparc.as_anon().users().me().await, Error::NotSignedIn);
-}
-
-#[tokio::test]
-async fn a_new_character_has_the_default_attributes_of_its_class() {
-    let world = World::new().await;
-    let ada = world.sparc.as_user(world.new_account().await);
-    let hero = NewCharacter { name: "Nim".into(), class: CharacterClass::Rogue, ..Default::default() };
-    let hero = ada.characters().create(hero).await.unwrap();
-    assert_eq!((hero.might, hero.grace, hero.wit, hero.heart), (2, 5, 3, 2));
 }

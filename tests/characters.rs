@@ -1,10 +1,13 @@
-//! Characters: at most ten unretired ones per account, retirement, deletion, hit points, and who may see and change
-//! which columns.
+//! Characters: at most ten unretired ones per account, default attributes, retirement, deletion, hit points, and who
+//! may see and change which columns.
 
 use serde_json::json;
-use sparc::service::{
-    Error, Operations,
-    characters::{Attributes, Item, NewCharacter},
+use sparc::{
+    entity::sea_orm_active_enums::CharacterClass,
+    service::{
+        Error, Operations,
+        characters::{Attributes, Item, NewCharacter},
+    },
 };
 use uuid::Uuid;
 
@@ -280,4 +283,13 @@ async fn a_player_lists_the_seats_of_a_character() {
     let player = &game.players[0];
     let seats = world.sparc.as_user(player.user_id).characters().seats(player.character_id).await.unwrap();
     assert_eq!((seats.len(), seats[0].session_id, seats[0].is_active), (1, game.session_id, true));
+}
+
+#[tokio::test]
+async fn a_new_character_has_the_default_attributes_of_its_class() {
+    let world = World::new().await;
+    let ada = world.sparc.as_user(world.new_account().await);
+    let hero = NewCharacter { name: "Nim".into(), class: CharacterClass::Rogue, ..Default::default() };
+    let hero = ada.characters().create(hero).await.unwrap();
+    assert_eq!((hero.might, hero.grace, hero.wit, hero.heart), (2, 5, 3, 2));
 }

@@ -225,3 +225,26 @@ async fn a_removed_player_learns_nothing_of_the_next_encounter_and_has_a_save_ag
     let saves = me.dice().heroic_saves_remaining(game.session_id).await.unwrap();
     assert!(saves.len() == 2 && saves.iter().all(|seat| seat.remaining == 1));
 }
+
+/// The service records saves that were made earlier.
+#[tokio::test]
+async fn a_recorded_heroic_save_was_made_within_thirty_seconds_after_its_roll() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let character_id = game.players[0].character_id;
+    let failed_roll_id = world.new_attack_roll(game.session_id, character_id, "{1,2}", 10, 100).await;
+    let record_save_sql = |seconds_ago: i32| {
+        format!(
+            "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, original_roll_id,
+               results, created_at)
+             VALUES ('{}', '{character_id}', 'might', 10, 'heroic_save', '{failed_roll_id}', '{{6,6}}',
+               now() - INTERVAL '{seconds_ago} seconds')",
+            game.session_id
+        )
+    };
+    for seconds_ago in [101, 60] {
+        let outcome = world.service().execute(&record_save_sql(seconds_ago)).await;
+        assert_refused!(outcome, HEROIC_SAVE_TOO_LATE, "heroic_save_in_time", "{seconds_ago}");
+    }
+    assert_eq!(world.service().execute(&record_save_sql(90)).await, Ok(1));
+}

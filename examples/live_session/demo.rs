@@ -1,35 +1,26 @@
 //! The demo game: a Seer and three players play at human speed, and the lobby has three more sessions. Each scene of
 //! the adventure lists the actions of the Seer and the players.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::Duration,
-};
+mod setup;
+mod visits;
 
-use chrono::{DateTime, FixedOffset, TimeDelta, Utc};
-use futures_util::TryStreamExt;
+use std::{collections::BTreeMap, time::Duration};
+
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sparc::entity::{
     adventures, creatures,
-    sea_orm_active_enums::{AdventureStatus, Attribute, CharacterClass, SessionStatus},
+    sea_orm_active_enums::{Attribute, SessionStatus},
     sessions,
 };
 use sparc::service::{
     Difficulty, Error, IdentityConnection, MaxPlayers, Operations, Sparc,
-    adventures::{AdventureContent, NewAdventure},
-    characters::{Item, NewCharacter, SpecialAbility, primary_attribute},
-    creatures::{NewCreature, Stats},
-    dice::{HistoryFilter, Modifier, NewInitiative, NewRoll, RollScope, Roller},
+    adventures::AdventureContent,
+    dice::{Modifier, NewInitiative, NewRoll, Roller},
     events::NewEvent,
-    sessions::{LobbyFilter, NewSession, Visibility},
-    users::NewAccount,
+    sessions::{NewSession, Visibility},
 };
-use tokio::{
-    sync::watch,
-    task::{AbortHandle, JoinSet},
-    time::sleep,
-};
+use tokio::{sync::watch, time::sleep};
 use uuid::Uuid;
 
 use crate::game_state::{change_game_state, change_hit_points, set_hit_points};
@@ -92,26 +83,6 @@ struct Demo {
 /// The hit points that a successful attack takes away, and that a successful healing roll restores.
 const HIT_POINTS_PER_SUCCESS: i8 = 2;
 
-/// How long a player of the demo stays in a visitor's session, counted from its creation. Many visitors leave without
-/// ending their session.
-const MAX_VISIT: TimeDelta = TimeDelta::hours(2);
-
-/// The number of visitors' sessions in which a player of the demo plays at a time. An account may have twenty seats: up
-/// to three are in the demo's sessions in the lobby, and one stays free for the session that the demo plays.
-const MAX_VISITS: usize = 16;
-
-/// Returns one of the demo's ids. They are fixed, so that after a restart the same requests return the existing rows.
-///
-/// Numbers 1 to 4 are the Seer and the players, 102 to 104 the players' characters, 10 the adventure and 11 the foe.
-/// Each of the three other sessions in the lobby has three consecutive numbers from 20 on: its Seer's, its adventure's
-/// and its own ([`LOBBY_SESSION_NUMBERS`]).
-fn fixed_id(number: u128) -> Uuid {
-    Uuid::from_u128(0x5ba2_c000_0000_4000_8000_0000_0000_0000 + number)
-}
-
-/// The numbers of the sessions that the demo itself has created in the lobby. Nobody plays in them.
-const LOBBY_SESSION_NUMBERS: [u128; 3] = [22, 25, 28];
-
 /// Plays one session after another until `sparc` is closed, and sends the id of each to `current_session_id`. After a
 /// failure, the demo continues the session that is active in the database; after a refusal, it plays another.
 /// `action_interval` is the time between two actions.
@@ -135,76 +106,6 @@ pub async fn play(sparc: Sparc, current_session_id: watch::Sender<Option<Uuid>>,
 }
 
 impl Demo {
-    /// Signs up the users; creates their characters and adventures, the foe, and three sessions in the lobby; and seats
-    /// the players in these sessions. What exists already is kept.
-    async fn prepare(sparc: &Sparc, action_interval: Duration) -> Result<Self, Error> {
-        let seer = sign_up(sparc, 1, "Morgan").await?;
-        let mut party = BTreeMap::new();
-        for (number, key, user_name, hero_name, class, item, ability) in [
-            (2, "ada", "Ada", "Brunhild", CharacterClass::Warrior, "Her mother's axe", "Stand fast"),
-            (3, "ben", "Ben", "Quick Nim", CharacterClass::Rogue, "Two knives, one lost", "Slip away"),
-            (4, "cleo", "Cleo", "Sister Maud", CharacterClass::Cleric, "The silver bell", "Warm hands"),
-        ] {
-            let user = sign_up(sparc, number, user_name).await?;
-            let new = NewCharacter {
-                id: Some(fixed_id(number + 100)),
-                name: hero_name.into(),
-                class,
-                equipment: vec![Item { name: item.into(), ..Default::default() }],
-                special_ability: SpecialAbility { name: ability.into(), ..Default::default() },
-                ..Default::default()
-            };
-            let hero_id = user.characters().create(new).await?.id;
-            party.insert(key, Player { user, hero_id, primary_attribute: primary_attribute(class) });
-        }
-        let content: AdventureContent = serde_json::from_str(include_str!("the_lantern_road.json"))
-            .map_err(|_| Error::InvalidValue { field: "the_lantern_road.json", rule: "must be an adventure" })?;
-        let description = "A lantern nobody holds, and the way home";
-        let adventure = create_and_publish(&seer, 10, "The Lantern Road", description, content.clone()).await?;
-        let stats = Stats { might: 4, grace: 2, ..Default::default() };
-        let foe = NewCreature { id: Some(fixed_id(11)), name: "Reed Horror".into(), stats, ..Default::default() };
-        let foe = seer.creatures().add(adventure.id, foe).await?;
-        // One player joins the first of these sessions, two the second, three the third.
-        for (player_count, (first_number, seer_name, title, description, looking_for, hours_until_start)) in
-            (1..).zip([
-                (20, "Idris", "The Salt Choir", "Somebody sings under the mine", "one more voice, any class", 3),
-                (
-                    23,
-                    "Petra",
-                    "Nine Doors Down",
-                    "A staircase that was eight yesterday",
-                    "patient people and a light",
-                    26,
-                ),
-                (26, "Oswin", "The Bees of Saint Orrin", "They know who did it", "beginners, very welcome", 74),
-            ])
-        {
-            let other_seer = sign_up(sparc, first_number, seer_name).await?;
-            let content = AdventureContent::single_scene(description);
-            let other_adventure =
-                create_and_publish(&other_seer, first_number + 1, title, description, content).await?;
-            let session_id = fixed_id(first_number + 2);
-            let new_session = NewSession {
-                id: Some(session_id),
-                adventure_id: other_adventure.id,
-                visibility: Visibility::Public,
-                looking_for: Some(looking_for.into()),
-                scheduled_start: Some(Utc::now() + TimeDelta::hours(hours_until_start)),
-                ..Default::default()
-            };
-            match other_seer.sessions().create(new_session).await {
-                // An earlier run of the program created it, with another start time.
-                Ok(_) | Err(Error::IdConflict { .. }) => {}
-                Err(error) => return Err(error),
-            }
-            for player in party.values().take(player_count) {
-                // In an old database, the session may have been cancelled as abandoned.
-                ignore_refusal(player.user.sessions().join_by_id(session_id, player.hero_id).await)?;
-            }
-        }
-        Ok(Self { sparc: sparc.clone(), seer, party, adventure, content, foe, action_interval })
-    }
-
     /// Plays one session after another.
     async fn play_sessions(&self, current_session_id: &watch::Sender<Option<Uuid>>) -> Result<(), Error> {
         loop {
@@ -348,106 +249,6 @@ impl Demo {
         }
         Ok(())
     }
-
-    /// A player joins every session of a visitor on the first page of the lobby, unless refused, rolls once in each of
-    /// its scenes, and leaves it after [`MAX_VISIT`]. `delay` is the time before each of these actions.
-    async fn join_sessions_of_visitors(&self, player_key: &str, delay: Duration) -> Result<(), Error> {
-        let player = &self.party[player_key];
-        // The set ends its tasks when it is dropped, so that none goes on when the demo restarts.
-        let mut tasks = JoinSet::new();
-        let mut tasks_by_session = HashMap::<Uuid, AbortHandle>::new();
-        loop {
-            sleep(delay).await;
-            let mut session_ids = self.end_long_visits(player).await?;
-            for session in self.sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await?.items {
-                if self.is_visit(session.seer_id, session.id)
-                    && is_visit_short(session.created_at)
-                    && !session_ids.contains(&session.id)
-                    && session_ids.len() < MAX_VISITS
-                    // Refused, for example because the session has started, is full, or has ended.
-                    && ignore_refusal(player.user.sessions().join_by_id(session.id, player.hero_id).await)?.is_some()
-                {
-                    session_ids.push(session.id);
-                }
-            }
-            // A task that has failed is started again.
-            tasks_by_session.retain(|_, task| !task.is_finished());
-            while tasks.try_join_next().is_some() {}
-            for session_id in session_ids {
-                let Player { user, hero_id, primary_attribute } = player;
-                tasks_by_session.entry(session_id).or_insert_with(|| {
-                    tasks.spawn(roll_in_each_scene(user.clone(), session_id, *hero_id, *primary_attribute, delay))
-                });
-            }
-        }
-    }
-
-    /// A player leaves the visitors' sessions that are older than [`MAX_VISIT`], and the oldest of more than
-    /// [`MAX_VISITS`]. Returns the ids of the others in which the player has a seat.
-    async fn end_long_visits(&self, player: &Player) -> Result<Vec<Uuid>, Error> {
-        let mut session_ids = Vec::new();
-        // The newest sessions come first.
-        for session in player.user.sessions().my_live(None).await?.items {
-            if !self.is_visit(session.seer_id, session.id) {
-                continue;
-            }
-            if is_visit_short(session.created_at) && session_ids.len() < MAX_VISITS {
-                session_ids.push(session.id);
-            } else {
-                ignore_refusal(player.user.sessions().leave(session.id).await)?;
-            }
-        }
-        Ok(session_ids)
-    }
-
-    /// Returns whether a session is a visitor's, and not one that the demo itself has created.
-    fn is_visit(&self, seer_id: Uuid, session_id: Uuid) -> bool {
-        Some(seer_id) != self.seer.user_id() && !LOBBY_SESSION_NUMBERS.map(fixed_id).contains(&session_id)
-    }
-}
-
-/// Returns whether a player of the demo may stay in a session that was created at that time.
-fn is_visit_short(created_at: DateTime<FixedOffset>) -> bool {
-    Utc::now() - created_at.to_utc() < MAX_VISIT
-}
-
-/// Rolls once in each scene, when `delay` has passed since the scene was opened or, if the session was not active then,
-/// since it became active. Ends when the session ends, or when a roll or the stream of events fails.
-async fn roll_in_each_scene(
-    user: IdentityConnection,
-    session_id: Uuid,
-    hero_id: Uuid,
-    attribute: Attribute,
-    delay: Duration,
-) -> Result<(), Error> {
-    let mut scene_opened_at = None;
-    // After event 0 means from the oldest event on, so that no scene is missed.
-    let mut events = user.events().subscribe(session_id, Some(0)).await?;
-    while let Some(event) = events.try_next().await? {
-        match (event.event_type.as_str(), event.payload["to"].as_str()) {
-            ("scene_changed", scene_id) => scene_opened_at = scene_id.map(|_| event.created_at.to_utc()),
-            ("session_status", Some("active")) => {}
-            ("session_status", Some("completed" | "cancelled")) => break,
-            _ => continue,
-        }
-        if scene_opened_at.is_none() {
-            continue;
-        }
-        // The roll may have been made before a restart of the demo or a pause of the session.
-        let filter = HistoryFilter { character_id: Some(hero_id), from: scene_opened_at, ..Default::default() };
-        if !user.dice().history(RollScope::Session(session_id), &filter, None).await?.items.is_empty() {
-            continue;
-        }
-        sleep(delay).await;
-        let roller = Roller::Character(hero_id);
-        let roll = NewRoll::attribute_check(session_id, roller, attribute, Difficulty::new(12)?);
-        match user.dice().roll(roll).await {
-            // The event that says that the session is active follows.
-            Ok(_) | Err(Error::SessionNotActive) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 /// Returns whether the request was refused, so that repeating it would not help.
@@ -461,32 +262,6 @@ fn ignore_refusal<T>(outcome: Result<T, Error>) -> Result<Option<T>, Error> {
         Err(error) if is_refusal(&error) => Ok(None),
         outcome => outcome.map(Some),
     }
-}
-
-/// Signs a user up with the id `fixed_id(number)`, unless that account exists, and returns the user's connection.
-async fn sign_up(sparc: &Sparc, number: u128, name: &str) -> Result<IdentityConnection, Error> {
-    let account = NewAccount { id: Some(fixed_id(number)), display_name: Some(name.into()), ..Default::default() };
-    let profile = sparc.as_service().users().sign_up(account).await?;
-    Ok(sparc.as_user(profile.id))
-}
-
-/// Creates an adventure with the id `fixed_id(number)` and publishes it, unless an earlier run has done so.
-async fn create_and_publish(
-    author: &IdentityConnection,
-    number: u128,
-    name: &str,
-    description: &str,
-    content: AdventureContent,
-) -> Result<adventures::Model, Error> {
-    let (name, description) = (name.to_owned(), Some(description.to_owned()));
-    let new =
-        NewAdventure { id: Some(fixed_id(number)), name, description, content, max_players: 6, ..Default::default() };
-    // An adventure of an earlier run is returned as it is, and so may be published already.
-    let adventure = author.adventures().create(new).await?;
-    if adventure.status == AdventureStatus::Published {
-        return Ok(adventure);
-    }
-    author.adventures().publish(adventure.id).await
 }
 
 async fn say(user: &IdentityConnection, session_id: Uuid, text: &str) -> Result<(), Error> {

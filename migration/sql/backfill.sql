@@ -2,7 +2,7 @@
 -- disabled, for example). An account is a row of `auth.users`; its profile is a row of `public.users`. Gives each
 -- account that has no profile a new profile, or its former one back. Brings the other profiles up to date with new
 -- e-mail addresses, soft deletions (`deleted_at`) and deletions of their accounts. A closed account stays closed, even
--- if the platform (Supabase) has not recorded its deletion. The first query reads every account, which can take long,
+-- if the platform (Supabase) has not recorded its deletion. The queries read every account, which can take long,
 -- and meanwhile the migration command `up` holds its locks on the tables. So an `up` runs this script only if it
 -- installs the schema, or restores one of these triggers or its function.
 DO $$
@@ -50,6 +50,7 @@ BEGIN
         PERFORM private.close_account_unchecked(account_to_sync.id);
       END IF;
     END LOOP;
+    EXIT WHEN NOT FOUND; -- The pass has found nothing to do.
   END LOOP;
 END
 $$;

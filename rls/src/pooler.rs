@@ -56,7 +56,7 @@ impl StatementCounts {
     /// prepared statements, the process also has those of other clients, and perhaps only some of this client's, so
     /// their number need not be `cached_count`. But if there are none, a statement may have deallocated all of them,
     /// and then such a pooler no longer knows them either.
-    pub(crate) fn fit(self, cached_count: Option<i64>) -> bool {
+    pub(crate) fn are_usable_by_driver(self, cached_count: Option<i64>) -> bool {
         Some(self.named_by_driver) == cached_count || self.are_tracked()
     }
 
@@ -141,7 +141,7 @@ mod tests {
             (1, 7, false),
         ] {
             let counts = StatementCounts { named_by_driver, named_by_pooler, from_sql: 0 };
-            assert_eq!(counts.fit(Some(3)), can_use_them_again, "{counts:?}");
+            assert_eq!(counts.are_usable_by_driver(Some(3)), can_use_them_again, "{counts:?}");
         }
     }
 }

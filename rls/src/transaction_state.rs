@@ -322,7 +322,7 @@ impl<C: Connection> TransactionState<C> {
             return Ok(());
         }
         let cached_count = self.connection()?.cached_statement_count();
-        if counts.is_some_and(|counts| counts.fit(cached_count)) {
+        if counts.is_some_and(|counts| counts.are_usable_by_driver(cached_count)) {
             return Ok(());
         }
         self.pending = Some(pending);

@@ -274,11 +274,11 @@ pub(crate) fn has_only_the_drivers_prepared_statements(
     match prepared_statement_mode {
         // The SQL has deallocated all of them, and the driver remembers none.
         PreparedStatementMode::PerTransaction => true,
-        PreparedStatementMode::Cached => response
-            .last_row
-            .as_ref()
-            .and_then(|row| StatementCounts::read(row, 0))
-            .is_some_and(|counts| counts.from_sql == 0 && counts.fit(connection.cached_statement_count())),
+        PreparedStatementMode::Cached => {
+            response.last_row.as_ref().and_then(|row| StatementCounts::read(row, 0)).is_some_and(|counts| {
+                counts.from_sql == 0 && counts.are_usable_by_driver(connection.cached_statement_count())
+            })
+        }
     }
 }
 

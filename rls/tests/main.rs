@@ -8,6 +8,7 @@ mod proxies;
 mod raw_commits;
 mod replicas;
 mod sea_orm;
+mod silent_servers;
 mod streams;
 mod tenants;
 

@@ -1,30 +1,30 @@
-//! What a caller learns when a pooler answers in PostgreSQL's place, when nothing answers, or when a call is dropped;
-//! and what holds for a pool that the application already had.
+//! What a caller learns when a pooler answers in PostgreSQL's place, or when a call is dropped; and what holds for a
+//! pool that the application created itself. (`silent_servers.rs` tests servers that do not answer at all.)
 
 use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use futures_util::{TryStreamExt, future::join_all};
+use futures_util::TryStreamExt;
 use rls::{Database, Error, Identity, IdentityConnection, Options};
 use sea_orm::{AccessMode, ConnectOptions, ConnectionTrait, StreamTrait, TransactionTrait};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::tcp::{OwnedReadHalf, OwnedWriteHalf},
     sync::watch,
-    time::{sleep, timeout},
+    time::timeout,
 };
 
 use crate::{outcome_code, proxies::listen_in_front_of, statement};
 
-const INSERT_NOTE: &str = "INSERT INTO notes (text) VALUES ('hello')";
+pub const INSERT_NOTE: &str = "INSERT INTO notes (text) VALUES ('hello')";
 
 /// Creates a database with the table `notes`.
-async fn create_database() -> testdb::Database {
+pub async fn create_database() -> testdb::Database {
     let database = testdb::Server::open().await.unwrap().create_unmigrated().await.unwrap();
     database.connect(1).await.unwrap().execute_unprepared("CREATE TABLE notes (text text NOT NULL)").await.unwrap();
     database
@@ -38,7 +38,7 @@ async fn connect(url: &str) -> IdentityConnection {
 }
 
 /// Returns a connection for the identity of the database's owner, who may do everything.
-fn as_owner(handle: &Database) -> IdentityConnection {
+pub fn as_owner(handle: &Database) -> IdentityConnection {
     handle.as_identity(Identity::new("postgres"))
 }
 
@@ -333,145 +333,4 @@ fn transactions_on_the_applications_pool_can_be_dropped_outside_the_runtime_of_t
         owner.execute_unprepared(INSERT_NOTE).await.unwrap();
         assert_eq!(count_notes(&database).await, 1);
     });
-}
-
-/// How many connections the tests of the firewall open in the pool.
-const CONNECTION_COUNT: usize = 8;
-
-/// Opens the connections of the pool, by keeping as many transactions open at the same time, and leaves the connections
-/// idle. The one that is opened first is returned last, so that the pool hands it out first: the order in which
-/// connections were acquired must not decide which of them are taken for dead.
-async fn open_connections(owner: &IdentityConnection) {
-    let mut transactions = Vec::new();
-    for _ in 0..CONNECTION_COUNT {
-        transactions.push(owner.begin().await.unwrap());
-    }
-    for tx in transactions.into_iter().rev() {
-        tx.rollback().await.unwrap();
-    }
-}
-
-/// Starts a proxy that stands for a firewall and forwards connections to the server. Returns the URL of the database
-/// through the firewall, and a channel: once a number N is sent to it, the firewall silently drops what is sent on the
-/// first N connections since its start, and does not close them.
-async fn start_firewall(database: &testdb::Database) -> (String, watch::Sender<usize>) {
-    let (listener, url, server_address) = listen_in_front_of(database).await;
-    let (silenced_count_sender, silenced_count) = watch::channel(0);
-    tokio::spawn(async move {
-        for connection_number in 1.. {
-            let (mut client, _) = listener.accept().await.unwrap();
-            let (server_address, mut silenced_count) = (server_address.clone(), silenced_count.clone());
-            tokio::spawn(async move {
-                let mut server = tokio::net::TcpStream::connect(server_address).await.unwrap();
-                let until_silenced = async { drop(silenced_count.wait_for(|count| *count >= connection_number).await) };
-                tokio::select! {
-                    _ = tokio::io::copy_bidirectional(&mut client, &mut server) => return,
-                    () = until_silenced => {}
-                }
-                std::future::pending::<()>().await;
-            });
-        }
-    });
-    (url, silenced_count_sender)
-}
-
-#[tokio::test]
-async fn if_a_firewall_drops_all_idle_connections_a_call_waits_for_only_one_of_them() {
-    let database = create_database().await;
-    let (url, silenced_count_sender) = start_firewall(&database).await;
-    let mut options = Options::default();
-    options.max_connections = u32::try_from(CONNECTION_COUNT).unwrap();
-    let handle = Database::connect(&url, &options).await.unwrap();
-    let owner = as_owner(&handle);
-    open_connections(&owner).await;
-    assert_eq!(handle.pool_status("postgres").idle, CONNECTION_COUNT);
-    // A connection that was idle for more than 30 seconds is pinged before use. Waiting for the answer to a ping takes
-    // one second.
-    sleep(Duration::from_secs(31)).await;
-    // One more, because `connect` has opened and closed a connection.
-    silenced_count_sender.send(CONNECTION_COUNT + 1).unwrap();
-    let started_at = Instant::now();
-    assert_eq!(outcome_code(owner.execute_unprepared(INSERT_NOTE).await), "done");
-    assert!(started_at.elapsed() < Duration::from_secs(2), "it waited for two pings: {:?}", started_at.elapsed());
-    assert_eq!(handle.pool_status("postgres").connections, 1, "the others are replaced when they are needed");
-}
-
-#[tokio::test]
-async fn if_a_firewall_drops_all_idle_connections_a_health_check_waits_for_only_one_of_them() {
-    let database = create_database().await;
-    let (url, silenced_count_sender) = start_firewall(&database).await;
-    let handle = Database::connect(&url, &Options::default()).await.unwrap();
-    open_connections(&as_owner(&handle)).await;
-    // One more, because `connect` has opened and closed a connection.
-    silenced_count_sender.send(CONNECTION_COUNT + 1).unwrap();
-    // A health check pings a connection however long it was idle. Waiting for the answer to its ping takes two seconds.
-    timeout(Duration::from_secs(4), handle.ping()).await.expect("it waited for two pings").unwrap();
-    assert_eq!(handle.pool_status("postgres").connections, 1);
-}
-
-/// Starts a proxy that forwards its first connections to the server, `forwarded_count` of them. It accepts the others
-/// too, but nobody answers on them. Returns the URL of the database through the proxy.
-async fn start_proxy_that_answers(database: &testdb::Database, forwarded_count: usize) -> String {
-    let (listener, url, server_address) = listen_in_front_of(database).await;
-    tokio::spawn(async move {
-        let mut unanswered = Vec::new();
-        for connection_number in 1.. {
-            let (mut client, _) = listener.accept().await.unwrap();
-            if connection_number > forwarded_count {
-                unanswered.push(client);
-                continue;
-            }
-            let mut server = tokio::net::TcpStream::connect(&server_address).await.unwrap();
-            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut server).await });
-        }
-    });
-    url
-}
-
-#[tokio::test]
-async fn a_call_that_waited_for_a_place_in_the_pool_is_not_told_that_the_server_does_not_answer() {
-    let database = create_database().await;
-    // `connect` opens and closes the first connection. The second is the pool's.
-    let url = start_proxy_that_answers(&database, 2).await;
-    let mut options = Options::default();
-    (options.max_connections, options.acquire_timeout) = (1, Duration::from_secs(2));
-    let owner = as_owner(&Database::connect(&url, &options).await.unwrap());
-    let tx = owner.begin().await.unwrap();
-    let waiting_calls = [owner.clone(), owner.clone()].map(|owner| async move {
-        let waiting_call = owner.begin();
-        outcome_code(waiting_call.await.map(drop))
-    });
-    let discard_connection = async {
-        sleep(Duration::from_millis(1700)).await;
-        // COPY closes the connection. The first of the waiting calls begins to open another one.
-        assert_eq!(outcome_code(tx.execute_unprepared("COPY notes FROM STDIN").await), "invalid_statement");
-        drop(tx);
-    };
-    let (codes, ()) = tokio::join!(join_all(waiting_calls), discard_connection);
-    assert_eq!(codes, ["pool_timeout"; 2]);
-}
-
-#[tokio::test]
-async fn a_server_that_does_not_answer_is_reported_to_each_call_even_if_the_pool_is_too_small_for_them() {
-    let database = create_database().await;
-    let url = start_proxy_that_answers(&database, 1).await;
-    let mut options = Options::default();
-    (options.max_connections, options.acquire_timeout) = (1, Duration::from_secs(1));
-    let owner = as_owner(&Database::connect(&url, &options).await.unwrap());
-    let codes = join_all((0..3).map(|_| async { outcome_code(owner.begin().await.map(drop)) })).await;
-    assert_eq!(codes, ["connection_lost"; 3]);
-}
-
-#[tokio::test]
-async fn a_server_that_does_not_answer_is_reported_if_the_application_supplied_the_pool() {
-    let database = create_database().await;
-    let url = start_proxy_that_answers(&database, 0).await;
-    let mut options = ConnectOptions::new(url);
-    options.connect_lazy(true).acquire_timeout(Duration::from_secs(1));
-    let owner = as_owner(&Database::from_connection(sea_orm::Database::connect(options).await.unwrap()));
-    assert_eq!(outcome_code(owner.begin().await.map(drop)), "connection_lost");
-    // A single statement, which is retried if the connection is lost, is not retried after a timeout.
-    let started_at = Instant::now();
-    assert_eq!(outcome_code(owner.execute_unprepared(INSERT_NOTE).await), "connection_lost");
-    assert!(started_at.elapsed() < Duration::from_secs(4), "{:?}", started_at.elapsed());
 }

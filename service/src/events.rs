@@ -241,3 +241,17 @@ fn listener_status_error(status: &str) -> Option<Error> {
         _ => Some(not_listener_error()),
     }
 }
+
+/// Returns a new event of the session with the nil id, for unit tests.
+#[cfg(test)]
+fn new_test_event(seq: i64) -> Event {
+    Event {
+        id: Uuid::new_v4(),
+        session_id: Uuid::nil(),
+        event_type: "client.wave".to_owned(),
+        payload: Value::Null,
+        created_at: chrono::Utc::now().fixed_offset(),
+        seq,
+        sender_id: None,
+    }
+}

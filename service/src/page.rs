@@ -79,10 +79,10 @@ impl ListId {
     /// id.
     pub(crate) fn new(name: &str, filter: &impl Debug) -> Self {
         // FNV-1a gives the same hash in every process of a service. The standard library's hashers do not promise that.
-        const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+        const OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
         const PRIME: u64 = 0x0000_0100_0000_01b3;
         let text = format!("{name} {filter:?}");
-        Self(text.bytes().fold(BASIS, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME)))
+        Self(text.bytes().fold(OFFSET_BASIS, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME)))
     }
 
     /// Returns a cursor for a position in this list.

@@ -39,6 +39,7 @@ mod printed_size;
 mod removed_players;
 mod role_changes;
 mod seats;
+mod short_writes;
 mod starvation;
 mod times;
 mod tokens;

@@ -21,10 +21,9 @@ DECLARE
   user_ids uuid[];
   character_ids uuid[];
   seat_changes integer[];
-  -- The sessions in which an inactive seat was inserted, which only the service can do, or got another character, which
-  -- a player who has left can do. Both are refused after the end of the session, which counts the players and shows
-  -- their characters. `prepare_seat` (`session_players.sql`) has checked this for a changed seat, but the session was
-  -- not locked then.
+  -- The sessions in which an inactive seat was inserted (only the service can do that) or got another character (a
+  -- player who has left can do that). The end of a session counts its players, so both are refused after it.
+  -- `prepare_seat` (`session_players.sql`) has refused this for a changed seat, but before the session was locked.
   inactive_session_ids uuid[];
   -- Those of `session_ids` that have not ended. Only seats in these sessions count for characters and accounts.
   live_session_ids uuid[] := '{}'::uuid[];

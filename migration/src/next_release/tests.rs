@@ -44,6 +44,16 @@ async fn a_numbered_migration_upgrades_a_schema_and_can_be_undone_without_the_ea
     assert!(check(&db).await.unwrap().is_clean());
 }
 
+/// Asserts that the `up` of this release repairs what `damage` has changed, and that the next release then upgrades.
+async fn assert_upgrade_succeeds_after_repair(db: &DatabaseConnection, damage: &str) {
+    use_this_release();
+    run(&db.into(), Command::Up(None)).await.unwrap();
+    use_next_release();
+    run(&db.into(), Command::Up(None)).await.unwrap();
+    assert!(check(db).await.unwrap().is_clean(), "{damage}");
+    use_this_release();
+}
+
 #[tokio::test]
 async fn a_damaged_list_of_migrations_must_be_repaired_before_an_upgrade() {
     for sql in ["DELETE FROM public.sparc_migrations", "ALTER TABLE public.sparc_migrations DROP COLUMN version"] {
@@ -52,12 +62,7 @@ async fn a_damaged_list_of_migrations_must_be_repaired_before_an_upgrade() {
         use_next_release();
         let message = run(&(&db).into(), Command::Up(None)).await.unwrap_err().to_string();
         assert!(message.contains("run `up` of version"), "{sql}: {message}");
-        use_this_release();
-        run(&(&db).into(), Command::Up(None)).await.unwrap();
-        use_next_release();
-        run(&(&db).into(), Command::Up(None)).await.unwrap();
-        assert!(check(&db).await.unwrap().is_clean(), "{sql}");
-        use_this_release();
+        assert_upgrade_succeeds_after_repair(&db, sql).await;
     }
 }
 
@@ -136,12 +141,7 @@ async fn a_damaged_record_must_be_repaired_before_an_upgrade() {
             let message = outcome.unwrap_err().to_string();
             assert!(message.contains("sparc_record") && message.contains("run `up` of "), "{sql}: {message}");
         }
-        use_this_release();
-        run(&(&db).into(), Command::Up(None)).await.unwrap();
-        use_next_release();
-        run(&(&db).into(), Command::Up(None)).await.unwrap();
-        assert!(check(&db).await.unwrap().is_clean(), "{sql}");
-        use_this_release();
+        assert_upgrade_succeeds_after_repair(&db, sql).await;
     }
 }
 

@@ -88,13 +88,10 @@ impl<C: Caller> Dice<'_, C> {
             let rollers_by_roll_id: HashMap<Uuid, Roller> =
                 rollers.iter().map(|roller| (roll_id(initiative_id, *roller), *roller)).collect();
             // The database would refuse the rows of a repeated request if the session is no longer active.
-            let mut existing_ids: HashSet<Uuid> = HashSet::new();
-            if initiative.id.is_some() {
-                let ids = rollers_by_roll_id.keys().copied();
-                let query = dice_rolls::Entity::find().select_only().column(dice_rolls::Column::Id);
-                existing_ids =
-                    query.filter(dice_rolls::Column::Id.is_in(ids)).into_tuple().all(tx).await?.into_iter().collect();
-            }
+            let existing_ids = match initiative.id {
+                Some(_) => read_existing_ids(tx, rollers_by_roll_id.keys().copied()).await?,
+                None => HashSet::new(),
+            };
             let has_not_rolled = |roller: &&Roller| !existing_ids.contains(&roll_id(initiative_id, **roller));
             let new_rollers: Vec<Roller> = rollers.iter().filter(has_not_rolled).copied().collect();
             for chunk in new_rollers.chunks(MAX_ROWS_PER_STATEMENT) {
@@ -172,6 +169,12 @@ const SELECT_SEATS: &str = "SELECT seat.user_id, seat.character_id, session.seer
 async fn read_seats(tx: &OperationTransaction, session_id: Uuid) -> Result<Vec<Seat>, Error> {
     let statement = Statement::from_sql_and_values(DbBackend::Postgres, SELECT_SEATS, [session_id.into()]);
     Ok(Seat::find_by_statement(statement).all(tx).await?)
+}
+
+/// Returns which of these ids are those of rolls that the caller can see.
+async fn read_existing_ids(tx: &OperationTransaction, ids: impl Iterator<Item = Uuid>) -> Result<HashSet<Uuid>, Error> {
+    let query = dice_rolls::Entity::find().select_only().column(dice_rolls::Column::Id);
+    Ok(query.filter(dice_rolls::Column::Id.is_in(ids)).into_tuple().all(tx).await?.into_iter().collect())
 }
 
 /// Returns the id of a roller's roll: the XOR of the request's id and the roller's id, which is the same when the

@@ -156,39 +156,28 @@ impl StreamPosition {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use chrono::Utc;
-    use entity::session_events::Model as Event;
     use uuid::Uuid;
 
     use super::{EventPage, EventPosition, SUBSCRIPTION_PAGE_SIZE, StreamPosition};
-    use crate::events::hub::{Notification, SessionSnapshot};
+    use crate::events::{
+        hub::{Notification, SessionSnapshot},
+        new_test_event,
+    };
 
     const HISTORY: &str = "a history";
-
-    fn new_event(seq: i64) -> Event {
-        Event {
-            id: Uuid::new_v4(),
-            session_id: Uuid::nil(),
-            event_type: "client.wave".to_owned(),
-            payload: serde_json::Value::Null,
-            created_at: Utc::now().fixed_offset(),
-            seq,
-            sender_id: None,
-        }
-    }
 
     /// Returns the position of a stream that starts after the event with this `seq` in a session whose newest event has
     /// the number `newest_seq`.
     fn start_after(seq: i64, newest_seq: i64, now: Instant) -> StreamPosition {
         let snapshot = SessionSnapshot { session_id: Uuid::nil(), history_id: HISTORY.into(), newest_seq };
-        let event = if seq == 0 { EventPosition::default() } else { EventPosition::from_event(&new_event(seq)) };
+        let event = if seq == 0 { EventPosition::default() } else { EventPosition::from_event(&new_test_event(seq)) };
         StreamPosition::at_start(&snapshot, event, now)
     }
 
     /// Returns a page with these events, as if the event at the position had been deleted.
     fn page_after_deleted_event(seqs: impl IntoIterator<Item = i64>) -> EventPage {
         EventPage {
-            events: seqs.into_iter().map(new_event).collect(),
+            events: seqs.into_iter().map(new_test_event).collect(),
             history_id: HISTORY.to_owned(),
             position_event_exists: false,
             position_event_is_recent: false,

@@ -1,6 +1,7 @@
 //! One of the concurrent tasks of a random program (see the parent module): it makes random calls on a connection, and
 //! keeps a model of what the calls have written. The model says which outcomes the next call may have.
 
+mod ending;
 mod notes;
 mod steps;
 

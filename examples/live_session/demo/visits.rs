@@ -1,0 +1,129 @@
+//! How players of the demo play in visitors' sessions.
+
+use std::{collections::HashMap, time::Duration};
+
+use chrono::{DateTime, FixedOffset, TimeDelta, Utc};
+use futures_util::TryStreamExt;
+use sparc::entity::sea_orm_active_enums::Attribute;
+use sparc::service::{
+    Difficulty, Error, IdentityConnection, Operations,
+    dice::{HistoryFilter, NewRoll, RollScope, Roller},
+    sessions::LobbyFilter,
+};
+use tokio::{
+    task::{AbortHandle, JoinSet},
+    time::sleep,
+};
+use uuid::Uuid;
+
+use super::{Demo, Player, ignore_refusal, setup};
+
+/// How long a player of the demo stays in a visitor's session, counted from its creation. Many visitors leave without
+/// ending their session.
+const MAX_VISIT: TimeDelta = TimeDelta::hours(2);
+
+/// The number of visitors' sessions in which a player of the demo plays at a time. An account may have twenty seats: up
+/// to three are in the demo's sessions in the lobby, and one stays free for the session that the demo plays.
+const MAX_VISITS: usize = 16;
+
+impl Demo {
+    /// A player joins every session of a visitor on the first page of the lobby, unless refused, rolls once in each of
+    /// its scenes, and leaves it after [`MAX_VISIT`]. `delay` is the time before each of these actions.
+    pub(super) async fn join_sessions_of_visitors(&self, player_key: &str, delay: Duration) -> Result<(), Error> {
+        let player = &self.party[player_key];
+        // The set ends its tasks when it is dropped, so that none goes on when the demo restarts.
+        let mut tasks = JoinSet::new();
+        let mut tasks_by_session = HashMap::<Uuid, AbortHandle>::new();
+        loop {
+            sleep(delay).await;
+            let mut session_ids = self.end_long_visits(player).await?;
+            for session in self.sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await?.items {
+                if self.is_visit(session.seer_id, session.id)
+                    && is_visit_short(session.created_at)
+                    && !session_ids.contains(&session.id)
+                    && session_ids.len() < MAX_VISITS
+                    // Refused, for example because the session has started, is full, or has ended.
+                    && ignore_refusal(player.user.sessions().join_by_id(session.id, player.hero_id).await)?.is_some()
+                {
+                    session_ids.push(session.id);
+                }
+            }
+            // A task that has failed is started again.
+            tasks_by_session.retain(|_, task| !task.is_finished());
+            while tasks.try_join_next().is_some() {}
+            for session_id in session_ids {
+                let Player { user, hero_id, primary_attribute } = player;
+                tasks_by_session.entry(session_id).or_insert_with(|| {
+                    tasks.spawn(roll_in_each_scene(user.clone(), session_id, *hero_id, *primary_attribute, delay))
+                });
+            }
+        }
+    }
+
+    /// A player leaves the visitors' sessions that are older than [`MAX_VISIT`], and the oldest of more than
+    /// [`MAX_VISITS`]. Returns the ids of the others in which the player has a seat.
+    pub(super) async fn end_long_visits(&self, player: &Player) -> Result<Vec<Uuid>, Error> {
+        let mut session_ids = Vec::new();
+        // The newest sessions come first.
+        for session in player.user.sessions().my_live(None).await?.items {
+            if !self.is_visit(session.seer_id, session.id) {
+                continue;
+            }
+            if is_visit_short(session.created_at) && session_ids.len() < MAX_VISITS {
+                session_ids.push(session.id);
+            } else {
+                ignore_refusal(player.user.sessions().leave(session.id).await)?;
+            }
+        }
+        Ok(session_ids)
+    }
+
+    /// Returns whether a session is a visitor's, and not one that the demo itself has created.
+    fn is_visit(&self, seer_id: Uuid, session_id: Uuid) -> bool {
+        Some(seer_id) != self.seer.user_id() && !setup::lobby_session_ids().contains(&session_id)
+    }
+}
+
+/// Returns whether a player of the demo may stay in a session that was created at that time.
+fn is_visit_short(created_at: DateTime<FixedOffset>) -> bool {
+    Utc::now() - created_at.to_utc() < MAX_VISIT
+}
+
+/// Rolls once in each scene, when `delay` has passed since the scene was opened or, if the session was not active then,
+/// since it became active. Ends when the session ends, or when a roll or the stream of events fails.
+async fn roll_in_each_scene(
+    user: IdentityConnection,
+    session_id: Uuid,
+    hero_id: Uuid,
+    attribute: Attribute,
+    delay: Duration,
+) -> Result<(), Error> {
+    let mut scene_opened_at = None;
+    // After event 0 means from the oldest event on, so that no scene is missed.
+    let mut events = user.events().subscribe(session_id, Some(0)).await?;
+    while let Some(event) = events.try_next().await? {
+        match (event.event_type.as_str(), event.payload["to"].as_str()) {
+            ("scene_changed", scene_id) => scene_opened_at = scene_id.map(|_| event.created_at.to_utc()),
+            ("session_status", Some("active")) => {}
+            ("session_status", Some("completed" | "cancelled")) => break,
+            _ => continue,
+        }
+        if scene_opened_at.is_none() {
+            continue;
+        }
+        // The roll may have been made before a restart of the demo or a pause of the session.
+        let filter = HistoryFilter { character_id: Some(hero_id), from: scene_opened_at, ..Default::default() };
+        if !user.dice().history(RollScope::Session(session_id), &filter, None).await?.items.is_empty() {
+            continue;
+        }
+        sleep(delay).await;
+        let roller = Roller::Character(hero_id);
+        let roll = NewRoll::attribute_check(session_id, roller, attribute, Difficulty::new(12)?);
+        match user.dice().roll(roll).await {
+            // The event that says that the session is active follows.
+            Ok(_) | Err(Error::SessionNotActive) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

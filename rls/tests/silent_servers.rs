@@ -1,0 +1,186 @@
+//! Servers that accept a connection and do not answer, and firewalls that silently drop what is sent on a connection.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use rls::{Database, IdentityConnection, Options};
+use sea_orm::{ConnectOptions, ConnectionTrait, TransactionTrait};
+use tokio::{io::AsyncReadExt, sync::watch, time::sleep};
+
+use crate::{
+    outcome_code,
+    outcomes::{INSERT_NOTE, as_owner, create_database},
+    proxies::listen_in_front_of,
+};
+
+/// How many connections the tests of the firewall open in the pool.
+const CONNECTION_COUNT: usize = 8;
+
+/// Opens the connections of the pool, by keeping as many transactions open at the same time, and leaves the connections
+/// idle. The one that is opened first is returned last, so that the pool hands it out first: the order in which
+/// connections were acquired must not decide which of them are taken for dead.
+async fn open_connections(owner: &IdentityConnection) {
+    let mut transactions = Vec::new();
+    for _ in 0..CONNECTION_COUNT {
+        transactions.push(owner.begin().await.unwrap());
+    }
+    for tx in transactions.into_iter().rev() {
+        tx.rollback().await.unwrap();
+    }
+}
+
+/// A proxy that stands for a firewall, and forwards connections to the server until it is told to drop them.
+struct Firewall {
+    /// The URL of the database through the firewall.
+    url: String,
+    silenced_count: watch::Sender<usize>,
+    /// On how many silenced connections the client has sent something other than the message that closes it.
+    used_count: Arc<AtomicUsize>,
+}
+
+impl Firewall {
+    async fn start(database: &testdb::Database) -> Self {
+        let (listener, url, server_address) = listen_in_front_of(database).await;
+        let (silenced_count, silenced_count_receiver) = watch::channel(0);
+        let used_count = Arc::new(AtomicUsize::new(0));
+        let counter = used_count.clone();
+        tokio::spawn(async move {
+            for connection_number in 1.. {
+                let (mut client, _) = listener.accept().await.unwrap();
+                let mut silenced_count = silenced_count_receiver.clone();
+                let (server_address, counter) = (server_address.clone(), counter.clone());
+                tokio::spawn(async move {
+                    let mut server = tokio::net::TcpStream::connect(server_address).await.unwrap();
+                    let until_silenced =
+                        async { drop(silenced_count.wait_for(|count| *count >= connection_number).await) };
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => return,
+                        () = until_silenced => {}
+                    }
+                    if client.read_u8().await.is_ok_and(|message_type| message_type != b'X') {
+                        counter.fetch_add(1, Ordering::SeqCst);
+                    }
+                    std::future::pending::<()>().await;
+                });
+            }
+        });
+        Self { url, silenced_count, used_count }
+    }
+
+    /// Silently drops what is sent from now on over the first connections since the start, and does not close them.
+    fn silence(&self, connection_count: usize) {
+        self.silenced_count.send(connection_count).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn if_a_firewall_drops_all_idle_connections_a_call_waits_for_only_one_of_them() {
+    let database = create_database().await;
+    let firewall = Firewall::start(&database).await;
+    let mut options = Options::default();
+    options.max_connections = u32::try_from(CONNECTION_COUNT).unwrap();
+    let handle = Database::connect(&firewall.url, &options).await.unwrap();
+    let owner = as_owner(&handle);
+    open_connections(&owner).await;
+    assert_eq!(handle.pool_status("postgres").idle, CONNECTION_COUNT);
+    // A connection that was idle for more than 30 seconds is pinged before use.
+    sleep(Duration::from_secs(31)).await;
+    // One more, because `connect` has opened and closed a connection.
+    firewall.silence(CONNECTION_COUNT + 1);
+    assert_eq!(outcome_code(owner.execute_unprepared(INSERT_NOTE).await), "done");
+    assert_eq!(firewall.used_count.load(Ordering::SeqCst), 1, "connections that were pinged");
+    assert_eq!(handle.pool_status("postgres").connections, 1, "the others are replaced when they are needed");
+}
+
+#[tokio::test]
+async fn if_a_firewall_drops_all_idle_connections_a_health_check_waits_for_only_one_of_them() {
+    let database = create_database().await;
+    let firewall = Firewall::start(&database).await;
+    let handle = Database::connect(&firewall.url, &Options::default()).await.unwrap();
+    open_connections(&as_owner(&handle)).await;
+    // One more, because `connect` has opened and closed a connection.
+    firewall.silence(CONNECTION_COUNT + 1);
+    // A health check pings a connection however long it was idle.
+    handle.ping().await.unwrap();
+    assert_eq!(firewall.used_count.load(Ordering::SeqCst), 1, "connections that were pinged");
+    assert_eq!(handle.pool_status("postgres").connections, 1);
+}
+
+/// Starts a proxy that forwards its first connections to the server, `forwarded_count` of them. It accepts the others
+/// too, but nobody answers on them. Returns the URL of the database through the proxy.
+async fn start_proxy_that_answers(database: &testdb::Database, forwarded_count: usize) -> String {
+    let (listener, url, server_address) = listen_in_front_of(database).await;
+    tokio::spawn(async move {
+        let mut unanswered = Vec::new();
+        for connection_number in 1.. {
+            let (mut client, _) = listener.accept().await.unwrap();
+            if connection_number > forwarded_count {
+                unanswered.push(client);
+                continue;
+            }
+            let mut server = tokio::net::TcpStream::connect(&server_address).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut server).await });
+        }
+    });
+    url
+}
+
+/// Connects through [`start_proxy_that_answers`], with a pool of one connection.
+async fn connect_through_proxy(
+    database: &testdb::Database,
+    forwarded_count: usize,
+    acquire_timeout: Duration,
+) -> IdentityConnection {
+    let url = start_proxy_that_answers(database, forwarded_count).await;
+    let mut options = Options::default();
+    (options.max_connections, options.acquire_timeout) = (1, acquire_timeout);
+    as_owner(&Database::connect(&url, &options).await.unwrap())
+}
+
+#[tokio::test]
+async fn a_call_that_waited_for_a_place_in_the_pool_is_not_told_that_the_server_does_not_answer() {
+    let database = create_database().await;
+    // `connect` opens and closes the first connection. The second is the pool's.
+    let owner = connect_through_proxy(&database, 2, Duration::from_secs(2)).await;
+    let tx = owner.begin().await.unwrap();
+    let waiting_calls = [owner.clone(), owner.clone()].map(|owner| async move {
+        let waiting_call = owner.begin();
+        outcome_code(waiting_call.await.map(drop))
+    });
+    let discard_connection = async {
+        sleep(Duration::from_millis(1700)).await;
+        // COPY closes the connection. The first of the waiting calls begins to open another one.
+        assert_eq!(outcome_code(tx.execute_unprepared("COPY notes FROM STDIN").await), "invalid_statement");
+        drop(tx);
+    };
+    let (codes, ()) = tokio::join!(join_all(waiting_calls), discard_connection);
+    assert_eq!(codes, ["pool_timeout"; 2]);
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_is_reported_to_each_call_even_if_the_pool_is_too_small_for_them() {
+    let database = create_database().await;
+    let owner = connect_through_proxy(&database, 1, Duration::from_secs(1)).await;
+    let codes = join_all((0..3).map(|_| async { outcome_code(owner.begin().await.map(drop)) })).await;
+    assert_eq!(codes, ["connection_lost"; 3]);
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_is_reported_if_the_application_supplied_the_pool() {
+    let database = create_database().await;
+    let url = start_proxy_that_answers(&database, 0).await;
+    let mut options = ConnectOptions::new(url);
+    options.connect_lazy(true).acquire_timeout(Duration::from_secs(1));
+    let owner = as_owner(&Database::from_connection(sea_orm::Database::connect(options).await.unwrap()));
+    assert_eq!(outcome_code(owner.begin().await.map(drop)), "connection_lost");
+    // A single statement, which is retried if the connection is lost, is not retried after a timeout.
+    let started_at = Instant::now();
+    assert_eq!(outcome_code(owner.execute_unprepared(INSERT_NOTE).await), "connection_lost");
+    assert!(started_at.elapsed() < Duration::from_secs(4), "{:?}", started_at.elapsed());
+}
