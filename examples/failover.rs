@@ -84,7 +84,7 @@ async fn main() -> anyhow::Result<()> {
     other_standby.follow(&new_primary).await?;
     println!("{} {:.1?} after the kill, on attempt {attempts}", "the game continues".green(), killed_at.elapsed());
     // Waits until `sparc` finds that the other standby follows the new primary.
-    while sparc.servers().iter().all(|server| server.role != ServerRole::Replica) {
+    while sparc.server_statuses().iter().all(|server| server.role != ServerRole::Replica) {
         sleep(Duration::from_millis(100)).await;
     }
     print_servers(&sparc, "the other standby follows the promoted one");
@@ -157,7 +157,7 @@ fn position_text(ada: &IdentityConnection) -> String {
 /// Prints the address, the role and the log position of each server.
 fn print_servers(sparc: &Sparc, heading: &str) {
     println!("{}", heading.bold());
-    for server in sparc.servers() {
+    for server in sparc.server_statuses() {
         let position = server.position.map(|position| position.to_string()).unwrap_or_default();
         println!("  {} {:<8} {position}", server.address, format!("{:?}", server.role).to_lowercase());
     }

@@ -151,12 +151,12 @@ async fn a_token_that_outlives_its_account_writes_nothing() {
     ] {
         assert_refused!(player.caller.execute(&write).await, ACCOUNT_CLOSED, "account_open", "{write}");
     }
-    // The platform may undo the deletion and then delete the account again. Neither may fail.
-    let reopen_and_close = format!(
+    // The platform can undo the deletion and then delete the account again. Both must succeed.
+    let undelete_and_delete_again = format!(
         "UPDATE auth.users SET deleted_at = NULL WHERE id = '{0}'; UPDATE auth.users SET deleted_at = now() WHERE id = '{0}'",
         player.user_id
     );
-    world.owner().execute(&reopen_and_close).await.unwrap();
+    world.owner().execute(&undelete_and_delete_again).await.unwrap();
 }
 
 #[tokio::test]

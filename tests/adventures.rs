@@ -119,7 +119,7 @@ async fn an_adventure_that_was_played_can_be_archived_but_not_deleted() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     world.update_session(&game, "status = 'completed'").await;
-    assert_eq!(game.seer.execute("DELETE FROM adventures").await.unwrap_err().code, FOREIGN_KEY_VIOLATION);
+    assert_eq!(game.seer.execute("DELETE FROM adventures").await.unwrap_err().sqlstate, FOREIGN_KEY_VIOLATION);
     assert_eq!(game.seer.execute("UPDATE adventures SET status = 'archived'").await, Ok(1));
 }
 

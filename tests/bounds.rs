@@ -69,7 +69,8 @@ async fn the_bounds_of_characters_hold() {
     }
     assert_column_bounds(&owner, "characters", "level", 1, 10).await;
     assert_column_bounds(&owner, "characters", "experience", 0, i32::MAX).await;
-    // `max_hit_points` must not be less than `hit_points`. If that is 0, the rule permits all values that follow.
+    // `max_hit_points` must not be less than `hit_points`. If `hit_points` is 0, this rule refuses none of the values
+    // that the next line tries.
     assert_accepted(&owner, "UPDATE characters SET hit_points = 0").await;
     assert_column_bounds(&owner, "characters", "max_hit_points", 1, 10).await;
     assert_name_length_bounds(&owner, "characters", 2, 50).await;

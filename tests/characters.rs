@@ -3,7 +3,7 @@
 
 use serde_json::json;
 use sparc::{
-    entity::sea_orm_active_enums::CharacterClass,
+    entity::sea_orm_active_enums::{CharacterClass, SessionStatus},
     service::{
         Error, Operations,
         characters::{Attributes, Item, NewCharacter},
@@ -126,7 +126,7 @@ async fn only_a_character_without_history_can_be_deleted() {
     let player = &game.players[0];
     let unplayed_id = world.new_character(player.user_id).await;
     let delete = |id| format!("DELETE FROM characters WHERE id = '{id}'");
-    assert_eq!(player.caller.execute(&delete(player.character_id)).await.unwrap_err().code, FOREIGN_KEY_VIOLATION);
+    assert_eq!(player.caller.execute(&delete(player.character_id)).await.unwrap_err().sqlstate, FOREIGN_KEY_VIOLATION);
     assert_eq!(player.caller.execute(&delete(unplayed_id)).await, Ok(1));
 }
 
@@ -282,7 +282,8 @@ async fn a_player_lists_the_seats_of_a_character() {
     let game = world.new_session(1).await;
     let player = &game.players[0];
     let seats = world.sparc.as_user(player.user_id).characters().seats(player.character_id).await.unwrap();
-    assert_eq!((seats.len(), seats[0].session_id, seats[0].is_active), (1, game.session_id, true));
+    let [seat] = seats.as_slice() else { panic!("the character must have one seat: {seats:?}") };
+    assert_eq!((seat.session_id, seat.session_status, seat.is_active), (game.session_id, SessionStatus::Waiting, true));
 }
 
 #[tokio::test]

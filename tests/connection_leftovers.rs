@@ -101,10 +101,11 @@ async fn changes_that_a_statement_makes_to_a_database_session_are_undone_for_the
                             let _ = tx.execute_unprepared("SELECT 1 / 0").await;
                             tx.commit().await
                         }
-                        Ending::NoTransaction | Ending::Drop => {
+                        Ending::Drop => {
                             drop(tx);
                             Ok(())
                         }
+                        Ending::NoTransaction => unreachable!(),
                     };
                 }
                 // The second round uses the statements that the driver has prepared in the first.

@@ -203,7 +203,7 @@ async fn idle_connections_that_the_server_closed_are_replaced() {
             // Opens all connections of the pool and leaves them idle.
             let transactions = futures_util::future::join_all((0..size).map(|_| ada.begin())).await;
             drop(transactions.into_iter().map(Result::unwrap).collect::<Vec<_>>());
-            world.owner().assert_no_transaction_stays_open().await;
+            world.owner().assert_no_transaction_stays_idle().await;
             assert_eq!(terminate_sparc_connections(&world).await, i64::from(size));
             // An operation, an entity's query, a raw query, a transaction, a stream.
             match call_kind {

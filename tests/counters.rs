@@ -103,7 +103,7 @@ async fn a_users_write_locks_the_row_of_the_account_in_account_gates() {
     account_closer.execute_unprepared("SET LOCAL lock_timeout = '200ms'").await.unwrap();
     let sql = format!("UPDATE private.account_gates SET is_open = false WHERE account_id = '{}'", player.user_id);
     let error = into_sql_error(account_closer.execute_unprepared(&sql).await.unwrap_err());
-    assert_eq!(error.code, LOCK_NOT_AVAILABLE, "{error:?}");
+    assert_eq!(error.sqlstate, LOCK_NOT_AVAILABLE, "{error:?}");
 }
 
 #[tokio::test]
@@ -154,6 +154,6 @@ async fn a_login_that_is_itself_service_role_cannot_delete_a_live_session() {
     let transaction = world.superuser().await.begin().await;
     transaction.execute_unprepared("SET SESSION AUTHORIZATION service_role").await.unwrap();
     let refusal = transaction.execute_unprepared(&delete).await.unwrap_err();
-    assert_eq!(into_sql_error(refusal).code, SESSION_LIVE);
+    assert_eq!(into_sql_error(refusal).sqlstate, SESSION_LIVE);
     transaction.rollback().await.unwrap();
 }

@@ -48,7 +48,7 @@ async fn a_statement_that_cannot_be_run_is_an_invalid_statement() {
         "too many values",
     );
     assert_usable(&ada).await;
-    assert_invalid_statement(ada.query_all_raw(statement("SELECT $1::integer")).await, "a missing value");
+    assert_invalid_statement(ada.query_all_raw(statement("SELECT $1::integer")).await, "one value too few");
     let two_values = Statement::from_sql_and_values(DbBackend::Postgres, "SELECT $1::integer", [1.into(), 2.into()]);
     assert_invalid_statement(ada.query_all_raw(two_values).await, "one value too many");
     assert_invalid_statement(ada.execute_unprepared("SELECT 1; SELECT 2").await, "two statements");

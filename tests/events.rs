@@ -131,7 +131,7 @@ async fn only_participants_send_events_and_only_of_types_that_begin_with_client(
         game.session_id
     );
     assert_eq!(
-        player.execute(&insert_with_seq).await.unwrap_err().code,
+        player.execute(&insert_with_seq).await.unwrap_err().sqlstate,
         GENERATED_ALWAYS,
         "only the server numbers events"
     );
@@ -222,7 +222,7 @@ async fn events_of_one_session_are_numbered_one_transaction_at_a_time() {
     // number could become visible before the event of this transaction.
     let second_caller = &game.players[1].caller;
     let outcome = second_caller.execute(&format!("SET LOCAL lock_timeout = '100ms'; {insert_event}")).await;
-    assert_eq!(outcome.unwrap_err().code, LOCK_NOT_AVAILABLE, "the lock must not be available");
+    assert_eq!(outcome.unwrap_err().sqlstate, LOCK_NOT_AVAILABLE, "the lock must not be available");
     first_transaction.commit().await.unwrap();
     assert_eq!(second_caller.execute(&insert_event).await, Ok(1));
 }

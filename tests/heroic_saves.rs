@@ -163,7 +163,7 @@ async fn concurrent_leaves_rolls_heroic_saves_and_new_encounters_do_not_deadlock
         for outcome in run_together(tasks).await {
             // A refusal may have two reasons: the player does not hold the seat at the moment, or its save is used.
             let is_allowed = outcome.as_ref().map_or_else(
-                |refusal| refusal.is_insufficient_privilege() || refusal.code == HEROIC_SAVE_SPENT,
+                |refusal| refusal.is_insufficient_privilege() || refusal.sqlstate == HEROIC_SAVE_SPENT,
                 |_| true,
             );
             assert!(is_allowed, "round {round}: {outcome:?}");

@@ -95,7 +95,7 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
     let nested = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
     let set_nested = format!("UPDATE sessions SET game_state = '{nested}'");
     assert_eq!(
-        seer.execute(&set_nested).await.unwrap_err().code,
+        seer.execute(&set_nested).await.unwrap_err().sqlstate,
         STATEMENT_TOO_COMPLEX,
         "the server's stack limits the nesting"
     );
@@ -167,7 +167,7 @@ async fn documents_that_typical_clients_cannot_parse_are_refused() {
         .replace("'attribute_check')", &format!("'attribute_check', '{modifiers}')"));
     assert_check_violation(ada, &insert_roll, "parsable_document").await;
 
-    // The crate `service` can parse the documents that were accepted.
+    // The crate `service` can parse the documents that are stored now.
     let ada_connection = world.sparc.as_user(game.players[0].user_id);
     ada_connection.events().after(game.session_id, 0).await.unwrap();
     let details = ada_connection.sessions().details(game.session_id).await.unwrap();

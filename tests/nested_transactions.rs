@@ -125,7 +125,7 @@ async fn an_outer_rollback_ends_nested_transactions() {
     drop(inner);
     assert_eq!(read_bio(&ada).await, None);
     // Panics if a transaction is still open.
-    world.owner().assert_no_transaction_stays_open().await;
+    world.owner().assert_no_transaction_stays_idle().await;
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! The errors that callers get when a server is unreachable or a connection is lost. A web client that disconnects, so
-//! that the future of its request is dropped, causes no warning.
+//! The errors that callers get when a server is unreachable or a connection is lost. When a
+//! web client disconnects, the future of its request is dropped; that causes no warning.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::{
-    random_programs::poll_with_extra_polls,
+    random_programs::poll_then_drop,
     spans::Log,
     world::{World, outcome_code},
 };
@@ -29,12 +29,12 @@ struct Proxy {
 
 impl Proxy {
     async fn start(world: &World) -> Self {
-        let (scheme_and_user, address_and_database) = world.url().rsplit_once('@').unwrap();
+        let (credentials, address_and_database) = world.url().rsplit_once('@').unwrap();
         let (server_address, database) = address_and_database.split_once('/').unwrap();
         let (server_address, database) = (server_address.to_owned(), database.split('?').next().unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let url = format!("{scheme_and_user}@127.0.0.1:{port}/{database}?sslmode=disable");
+        let url = format!("{credentials}@127.0.0.1:{port}/{database}?sslmode=disable");
         let forwarding_task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((mut client, _)) = listener.accept().await {
@@ -122,15 +122,13 @@ async fn clients_that_disconnect_cause_no_warning() {
         .with_writer(move || writer.clone())
         .finish();
     let guard = tracing_subscriber::util::SubscriberInitExt::set_default(subscriber);
-    let proxy = Proxy::start(&world).await;
-    let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(3)).await.unwrap();
+    let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(3)).await.unwrap();
     let ada = sparc.as_user(game.players[0].user_id);
     // Each future is polled at most `client % 12 + 1` times and then dropped, so they are dropped at different awaits.
     for client in 0..300 {
-        poll_with_extra_polls(client % 12, ada.events().after(game.session_id, 0)).await;
-        poll_with_extra_polls(client % 12, ada.users().edit(ProfileChanges { bio: Some(None), ..Default::default() }))
-            .await;
-        poll_with_extra_polls(client % 12, characters::Entity::find().all(&ada)).await;
+        poll_then_drop(client % 12, ada.events().after(game.session_id, 0)).await;
+        poll_then_drop(client % 12, ada.users().edit(ProfileChanges { bio: Some(None), ..Default::default() })).await;
+        poll_then_drop(client % 12, characters::Entity::find().all(&ada)).await;
     }
     sparc.close().await.unwrap();
     drop(guard);

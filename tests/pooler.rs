@@ -160,7 +160,7 @@ async fn fifty_users_over_four_connections_each_see_only_their_own_rows() {
     }
     run_together(tasks).await;
     // Panics if a dropped transaction is still open.
-    world.owner().assert_no_transaction_stays_open().await;
+    world.owner().assert_no_transaction_stays_idle().await;
     sparc.close().await.unwrap();
 }
 
@@ -192,7 +192,8 @@ async fn no_client_runs_a_prepared_statement_of_another_client() {
                             assert_eq!(answer, (value, client));
                         }
                         Err(error) => {
-                            // `begin` refuses a server connection on which another client has prepared statements.
+                            // A transaction (each statement here has its own) does not begin on a server connection
+                            // on which another client has prepared statements.
                             let error = Error::from(error);
                             assert_eq!(error.code(), "misconfigured", "{error:?}");
                             refused_count += 1;
@@ -211,7 +212,7 @@ async fn no_client_runs_a_prepared_statement_of_another_client() {
 }
 
 #[tokio::test]
-async fn raw_sql_keeps_its_connection_behind_a_pooler_that_tracks_prepared_statements() {
+async fn raw_sql_does_not_close_the_connection_to_a_pooler_that_tracks_prepared_statements() {
     let world = World::new().await;
     let Some(pooler) = start_tracking_pooler(world.url()).await else {
         eprintln!("skipped: this machine has no pgbouncer of version 1.21 or newer");

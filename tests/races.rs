@@ -246,7 +246,7 @@ async fn a_new_encounter_waits_for_an_uncommitted_heroic_save() {
         game.session_id
     );
     assert_eq!(
-        world.owner().execute(&begin_encounter_sql).await.unwrap_err().code,
+        world.owner().execute(&begin_encounter_sql).await.unwrap_err().sqlstate,
         LOCK_NOT_AVAILABLE,
         "the new encounter must wait for the save"
     );

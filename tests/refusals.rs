@@ -95,7 +95,7 @@ async fn every_constraint_has_an_error_that_says_what_was_wrong() {
 #[tokio::test]
 async fn every_sqlstate_of_the_schema_has_an_error_that_says_what_was_wrong() {
     let world = World::new().await;
-    let codes = world
+    let sqlstates = world
         .owner()
         .fetch_values::<String>(
             "SELECT DISTINCT code[1] FROM pg_proc, regexp_matches(prosrc, 'ERRCODE = ''(\\w+)''', 'g') AS code
@@ -104,21 +104,21 @@ async fn every_sqlstate_of_the_schema_has_an_error_that_says_what_was_wrong() {
         .await
         .unwrap();
     // The schema's own SQLSTATEs begin with `SP`.
-    let own_codes: Vec<&String> = codes.iter().filter(|code| code.starts_with("SP")).collect();
+    let own_sqlstates: Vec<&String> = sqlstates.iter().filter(|sqlstate| sqlstate.starts_with("SP")).collect();
     assert_eq!(
-        own_codes.len(),
+        own_sqlstates.len(),
         34,
-        "the query must find every SQLSTATE of the schema; raise the number for a new one: {codes:?}"
+        "the query must find every SQLSTATE of the schema; raise the number for a new one: {sqlstates:?}"
     );
     let mut messages = Vec::new();
-    for code in &own_codes {
-        let error = service_error(&world, code, "", "", "refused").await;
-        assert!(is_actionable(&error, code), "{code}: {error:?}");
+    for sqlstate in &own_sqlstates {
+        let error = service_error(&world, sqlstate, "", "", "refused").await;
+        assert!(is_actionable(&error, sqlstate), "{sqlstate}: {error:?}");
         messages.push(error.to_string());
     }
     messages.sort();
     messages.dedup();
-    assert_eq!(messages.len(), own_codes.len(), "every refusal must have its own message");
+    assert_eq!(messages.len(), own_sqlstates.len(), "every refusal must have its own message");
 }
 
 #[tokio::test]

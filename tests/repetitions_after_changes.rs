@@ -1,7 +1,7 @@
 //! A creation that is repeated with the same id returns the existing row even if a new row would be refused by then.
 
 use sparc::{
-    entity::sea_orm_active_enums::Attribute,
+    entity::{dice_rolls, sea_orm_active_enums::Attribute},
     service::{
         Difficulty, Operations,
         dice::{NewRoll, Roller},
@@ -35,8 +35,8 @@ async fn a_repeated_roll_or_event_returns_the_existing_one_after_the_session_or_
         assert_eq!(ada.dice().roll(roll.clone()).await.unwrap(), first_roll, "{change}");
         assert_eq!(ada.events().send(event.clone()).await.unwrap(), first_event, "{change}");
         let other_roll = NewRoll { difficulty: Difficulty::MAX, ..roll.clone() };
-        assert_id_conflict(change, ada.dice().roll(other_roll).await);
-        assert_id_conflict(change, seer.events().send(event.clone()).await);
+        assert_id_conflict(&format!("{change}: another difficulty"), ada.dice().roll(other_roll).await);
+        assert_id_conflict(&format!("{change}: another sender"), seer.events().send(event.clone()).await);
     };
 
     seer.sessions().pause(session_id).await.unwrap();
@@ -50,6 +50,34 @@ async fn a_repeated_roll_or_event_returns_the_existing_one_after_the_session_or_
     seer.sessions().complete(session_id).await.unwrap();
     assert_only_exact_repetitions_succeed("completed").await;
     assert_eq!(outcome_code(ada.dice().roll(new_roll()).await), "session_not_active");
+}
+
+#[tokio::test]
+async fn a_repeated_roll_of_a_creature_returns_the_existing_one_after_the_creature_was_deleted() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let seer = world.sparc.as_user(game.seer.user_id());
+    let insert_creatures = format!(
+        "INSERT INTO creatures (adventure_id, name) SELECT '{}', 'Wolf' FROM generate_series(1, 2)",
+        game.adventure_id
+    );
+    world.owner().execute(&insert_creatures).await.unwrap();
+    let creatures: Vec<Uuid> = world.owner().fetch_values("SELECT id FROM creatures").await.unwrap();
+    let roll = NewRoll {
+        id: Some(Uuid::new_v4()),
+        ..NewRoll::attribute_check(game.session_id, Roller::Creature(creatures[0]), Attribute::Might, Difficulty::MIN)
+    };
+    let first_roll = seer.dice().roll(roll.clone()).await.unwrap();
+    world.owner().execute(&format!("DELETE FROM creatures WHERE id = '{}'", creatures[0])).await.unwrap();
+    let expected = dice_rolls::Model { creature_id: None, ..first_roll };
+    assert_eq!(seer.dice().roll(roll.clone()).await.unwrap(), expected);
+    for (difference, other_roll) in [
+        ("another creature", NewRoll { roller: Roller::Creature(creatures[1]), ..roll.clone() }),
+        ("a character", NewRoll { roller: Roller::Character(game.players[0].character_id), ..roll.clone() }),
+        ("another difficulty", NewRoll { difficulty: Difficulty::MAX, ..roll.clone() }),
+    ] {
+        assert_id_conflict(difference, seer.dice().roll(other_roll).await);
+    }
 }
 
 #[tokio::test]

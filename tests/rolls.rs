@@ -119,7 +119,7 @@ async fn the_service_may_set_only_results_that_the_checks_accept() {
 }
 
 #[tokio::test]
-async fn all_sixes_always_succeed_and_all_ones_always_fail() {
+async fn all_sixes_succeed_all_ones_fail_and_otherwise_the_total_must_reach_the_difficulty() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let character_id = game.players[0].character_id;
@@ -258,7 +258,7 @@ async fn a_player_rolls_only_for_their_seated_character_in_an_active_session() {
 }
 
 #[tokio::test]
-async fn the_seer_rolls_for_seated_characters_the_seers_own_characters_and_creatures() {
+async fn the_seer_rolls_for_creatures_and_for_characters_that_are_seated_or_belong_to_the_seer() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let own_character_id = world.new_character(game.seer.user_id()).await;

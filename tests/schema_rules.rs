@@ -338,7 +338,7 @@ async fn only_the_listed_columns_are_nullable() {
         "characters: last_played_at retired_at",
         "creatures: description",
         "dice_rolls: character_id creature_id description animation_seed original_roll_id rolled_by",
-        "requests: requested_by",
+        "request_digests: requested_by",
         "session_events: sender_id",
         "session_players: left_at removed_at",
         "sessions: looking_for scheduled_start current_scene_id current_encounter_id started_at ended_at",
@@ -377,9 +377,9 @@ async fn plpgsql_check_finds_nothing_in_any_function() {
                -- The functions `refuse_...` only raise an error. They are VOLATILE, because the planner may leave out a
                -- call of a function that is not VOLATILE.
                AND NOT (function.proname LIKE 'refuse%' AND found.message LIKE 'routine is marked as VOLATILE%')
-               -- `sessions_with_locked_rows` locks rows, which only a VOLATILE function may do. The extension does not
+               -- `lock_rows_of_sessions` locks rows, which only a VOLATILE function may do. The extension does not
                -- see that, because the lock is inside WITH.
-               AND NOT (function.proname = 'sessions_with_locked_rows' AND found.message LIKE 'routine is marked as VOLATILE%')
+               AND NOT (function.proname = 'lock_rows_of_sessions' AND found.message LIKE 'routine is marked as VOLATILE%')
              ORDER BY 1",
         )
         .await

@@ -43,8 +43,8 @@ impl RowUpdates {
 #[tokio::test]
 async fn none_of_these_updates_and_inserts_by_the_service_breaks_an_invariant() {
     let world = World::new().await;
-    // The other Seer already runs a session, so the count of their live sessions (those that have not ended) can become
-    // too low as well as too high.
+    // The other Seer already runs a session. So a wrong subtraction from the count of that Seer's live sessions (those
+    // that have not ended) would leave a count that is too low. From zero, it would be refused instead.
     let (game, other_game) = (world.new_active_session(2).await, world.new_session(0).await);
     let (player, newcomer, closed_account_id) = (&game.players[0], world.new_player().await, world.new_account().await);
     let ended_game = world.new_active_session(1).await;
@@ -156,7 +156,10 @@ async fn none_of_these_updates_and_inserts_by_the_service_breaks_an_invariant() 
                 let refusal = into_sql_error(error);
                 // Codes of class 42, except that of a missing privilege, mean that the statement itself is wrong: for
                 // example, a column does not exist.
-                assert!(!refusal.code.starts_with("42") || refusal.is_insufficient_privilege(), "{sql}: {refusal:?}");
+                assert!(
+                    !refusal.sqlstate.starts_with("42") || refusal.is_insufficient_privilege(),
+                    "{sql}: {refusal:?}"
+                );
                 refused_count += 1;
             }
         }

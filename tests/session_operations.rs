@@ -1,4 +1,5 @@
-//! Operations on a session: its details, its join code, its changes of status, and its shared game state.
+//! Operations on a session: its details, its join code, its changes of status, its shared game state, and the change of
+//! a seat's character.
 
 use serde_json::json;
 use sparc::{
@@ -123,17 +124,17 @@ async fn a_session_is_edited_announced_started_paused_resumed_and_completed() {
     );
     assert_eq!(sessions().resume(game.session_id).await.unwrap().started_at, started_at);
     sessions().complete(game.session_id).await.unwrap();
-    let seer_statistics = seer.users().statistics().await.unwrap();
+    let seer_statistics = seer.users().my_statistics().await.unwrap();
     assert_eq!(
         (seer_statistics.games_run, seer_statistics.adventure_plays, seer_statistics.published_adventures),
         (1, 1, 1)
     );
-    let player_statistics = world.sparc.as_user(game.players[0].user_id).users().statistics().await.unwrap();
+    let player_statistics = world.sparc.as_user(game.players[0].user_id).users().my_statistics().await.unwrap();
     assert_eq!((player_statistics.games_played, player_statistics.living_characters), (1, 1));
 }
 
 #[tokio::test]
-async fn a_seated_player_who_is_seated_again_with_another_character_changes_to_it() {
+async fn seating_a_seated_player_with_another_character_changes_the_character() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     world.update_session(&game, "is_public = true").await;

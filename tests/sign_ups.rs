@@ -1,7 +1,7 @@
 //! Sign-ups with an e-mail address that is taken, and sign-ups that are repeated with the same id after the account has
-//! changed. For each sign-up by the service, the database keeps a digest of the request in `private.requests`, by which
-//! it recognizes a repetition. *The platform* is Supabase, whose Auth server writes `auth.users`; in these tests, the
-//! schema's owner runs the Auth server's statements.
+//! changed. For each sign-up by the service, the database keeps a digest of the request in `private.request_digests`,
+//! by which it recognizes a repetition. *The platform* is Supabase, whose Auth server writes `auth.users`; in these
+//! tests, the schema's owner runs the Auth server's statements.
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 use sparc::service::{
@@ -72,7 +72,7 @@ async fn a_repeated_sign_up_is_recognized_after_the_account_has_changed() {
         );
         assert_eq!(service.users().profile(id).await.unwrap().display_name, "Former player");
         assert_eq!(
-            owner.count("private.requests").await,
+            owner.count("private.request_digests").await,
             0,
             "a closed account must leave no digest of its personal data"
         );
@@ -83,7 +83,7 @@ async fn a_repeated_sign_up_is_recognized_after_the_account_has_changed() {
         assert!(sign_up(&other_request).await.is_ok());
         assert_id_conflict("the request of the deleted account", sign_up(&request).await);
         owner.execute(&format!("DELETE FROM auth.users WHERE id = '{id}'")).await.unwrap();
-        assert_eq!(owner.count("private.requests").await, 0, "a deleted account must leave no digest");
+        assert_eq!(owner.count("private.request_digests").await, 0, "a deleted account must leave no digest");
     }
 }
 
@@ -97,7 +97,7 @@ async fn an_account_that_the_platform_created_has_no_digest_and_only_the_service
         "the data of the account, but the platform created it",
         service.users().sign_up(same_data).await,
     );
-    assert_eq!(world.owner().count("private.requests WHERE relation = 'users'").await, 0);
+    assert_eq!(world.owner().count("private.request_digests WHERE relation = 'users'").await, 0);
 
     // Only the service may compare a request with the digest. Otherwise anybody could test guesses about the data of an
     // account.

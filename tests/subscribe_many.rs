@@ -45,11 +45,11 @@ async fn a_stream_delivers_each_sessions_events_in_order_while_sessions_are_adde
         games.push(world.new_active_session(1).await);
     }
     let [first_session_id, second_session_id, third_session_id] = [0, 1, 2].map(|index| games[index].session_id);
-    let earlier_numbers = event_seqs(&world, second_session_id).await;
+    let earlier_seqs = event_seqs(&world, second_session_id).await;
     let mut stream = sparc
         .as_service()
         .events()
-        .subscribe_many([(first_session_id, None), (second_session_id, Some(earlier_numbers[0]))])
+        .subscribe_many([(first_session_id, None), (second_session_id, Some(earlier_seqs[0]))])
         .await
         .unwrap();
     // A subscription reads pages of fifty events, so the new events of a session do not fit on one page.
@@ -82,8 +82,8 @@ async fn a_stream_delivers_each_sessions_events_in_order_while_sessions_are_adde
     write_events(&games[1].players[0].caller, second_session_id, 5).await;
     stream.add(second_session_id, Some(*event_seqs(&world, second_session_id).await.last().unwrap())).await.unwrap();
     write_events(&games[1].players[0].caller, second_session_id, 1).await;
-    let newest_number = *event_seqs(&world, second_session_id).await.last().unwrap();
-    assert_eq!(read_event_seqs(&mut stream, 1).await, BTreeMap::from([(second_session_id, vec![newest_number])]));
+    let newest_seq = *event_seqs(&world, second_session_id).await.last().unwrap();
+    assert_eq!(read_event_seqs(&mut stream, 1).await, BTreeMap::from([(second_session_id, vec![newest_seq])]));
     assert!(receives_nothing(&mut stream).await);
     let mut session_ids: Vec<Uuid> = stream.session_ids().collect();
     session_ids.sort_unstable();

@@ -31,11 +31,11 @@ async fn the_steps_of_each_path_must_be_completed_in_order() {
                 Error::TutorialOutOfOrder,
                 "the tutorial must not be completed at {step}"
             );
-            let progress = me.tutorial().advance(*step).await.unwrap();
+            let progress = me.tutorial().complete_step(*step).await.unwrap();
             assert_eq!(progress.current_step, steps[index + 1].to_string());
             assert_eq!(progress.completed_steps.len(), index + 1);
             assert_error!(
-                me.tutorial().advance(*step).await,
+                me.tutorial().complete_step(*step).await,
                 Error::TutorialOutOfOrder,
                 "{step} must not be completed twice"
             );
@@ -47,7 +47,7 @@ async fn the_steps_of_each_path_must_be_completed_in_order() {
             repeated_progress.completed_at, completed_progress.completed_at,
             "completing again must keep completed_at"
         );
-        assert_error!(me.tutorial().advance(*steps.last().unwrap()).await, Error::TutorialOutOfOrder);
+        assert_error!(me.tutorial().complete_step(*steps.last().unwrap()).await, Error::TutorialOutOfOrder);
         let restarted_progress = me.tutorial().restart(TutorialPath::Seer).await.unwrap();
         assert_eq!(
             (
@@ -67,11 +67,11 @@ async fn a_skipped_tutorial_may_still_be_begun() {
     assert!(me.tutorial().skip().await.unwrap().skipped);
     assert!(me.tutorial().skip().await.unwrap().skipped, "skipping again must succeed");
     // This tutorial was skipped before it began. So it has no path yet, and without a path no next or last step.
-    assert_error!(me.tutorial().advance(Step::Welcome).await, Error::TutorialOutOfOrder);
+    assert_error!(me.tutorial().complete_step(Step::Welcome).await, Error::TutorialOutOfOrder);
     assert_error!(me.tutorial().complete().await, Error::TutorialOutOfOrder);
     let progress = me.tutorial().begin(TutorialPath::Player).await.unwrap();
     assert_eq!(progress.path, Some(TutorialPath::Player), "a user who skipped the tutorial may still begin it");
-    assert_eq!(me.tutorial().advance(Step::Welcome).await.unwrap().current_step, "character-basics");
+    assert_eq!(me.tutorial().complete_step(Step::Welcome).await.unwrap().current_step, "character-basics");
     let restarted_progress = me.tutorial().restart(TutorialPath::Player).await.unwrap();
     assert!(!restarted_progress.skipped, "a restart must set `skipped` to false");
 }

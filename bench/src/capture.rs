@@ -22,11 +22,11 @@ impl StatementCapture {
         Self { sparc: Sparc::from_connection(pool.clone()), pool, returned_count: 0 }
     }
 
-    /// Closes the connection. Before that, the server adds the statistics that it has kept for this connection (such as
-    /// index scans) to the common ones, so that no later measurement counts them.
+    /// Closes the connection. Before that, makes the server flush the connection's pending statistics (such as index
+    /// scans), so that no later measurement counts them.
     pub async fn close(self) -> Result<(), Failure> {
-        // Without this, the server would add them only while it ends the connection, for which the client does not
-        // wait. It adds them before it answers this statement.
+        // Without this, the server would flush them only while it ends the connection, for which the client does not
+        // wait. It flushes them before it answers this statement.
         self.pool.execute_unprepared("SELECT pg_stat_force_next_flush()").await?;
         Ok(self.pool.close().await?)
     }

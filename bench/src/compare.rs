@@ -78,7 +78,7 @@ pub async fn run(options: &CompareOptions) -> Result<(), Failure> {
     let postmaster_pid = client.postmaster_pid().await?;
     client.close().await?;
 
-    // The indexes, and what `measure_at_one_scale` measures, are measured once, at this scale.
+    // The indexes, and what `measure_overhead_operations_and_load` measures, are measured once, at this scale.
     let scale_nearest_to_1 = nearest_to_1(scales.iter().copied()).unwrap_or(1.0);
     for scale in scales {
         println!("scale {scale}");
@@ -95,7 +95,8 @@ pub async fn run(options: &CompareOptions) -> Result<(), Failure> {
                 report.indexes_scale = Some(scale);
                 client.close().await?;
             }
-            measure_at_one_scale(&ours, &argument_sets, data_set, postmaster_pid, options, &mut report).await?;
+            measure_overhead_operations_and_load(&ours, &argument_sets, data_set, postmaster_pid, options, &mut report)
+                .await?;
         }
         report.creations.push(creation);
         report.run_info.seconds = start.elapsed().as_secs_f64();
@@ -241,7 +242,7 @@ async fn measure_statements_in_isolation(
 
 /// Measures what is measured at one scale only, except the indexes: the cost of triggers and policies, whole
 /// operations, the load test and simulated days.
-async fn measure_at_one_scale(
+async fn measure_overhead_operations_and_load(
     ours: &Database,
     argument_sets: &[ArgumentSet],
     data_set: DataSet,
@@ -275,7 +276,7 @@ async fn measure_at_one_scale(
             let new_capture = async || Ok(StatementCapture::new(ours.connect(1).await?));
             report.operations = operations::measure_operations(&environment, &pgbench_options, new_capture).await?;
         } else {
-            println!("pgbench is not installed, so the report has no whole operations, and not the goals for them");
+            println!("pgbench is not installed, so the report has neither whole operations nor their goals");
         }
     }
     if !options.no_load_test {

@@ -36,11 +36,11 @@ pub struct DayResult {
 }
 
 /// The real duration of a simulated day.
-pub const DAY_LENGTH: Duration = Duration::from_secs(60);
+pub const SIMULATED_DAY_LENGTH: Duration = Duration::from_secs(60);
 /// The number of concurrent writers.
 const WRITERS: u64 = 4;
 /// The pause of a writer between two events.
-const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE_BETWEEN_EVENTS: Duration = Duration::from_millis(5);
 
 /// Writes events for `duration`, and returns the size of the table after each simulated day. Truncates
 /// `session_events` first.
@@ -56,7 +56,7 @@ pub async fn simulate_days(url: &str, data_set: DataSet, duration: Duration) -> 
         writers.spawn(async move { write_events(&url, data_set, writer, start + duration).await });
     }
     let mut days = Vec::new();
-    let mut day_end = start + DAY_LENGTH;
+    let mut day_end = start + SIMULATED_DAY_LENGTH;
     while day_end <= start + duration {
         tokio::time::sleep_until(day_end.into()).await;
         let rows = client
@@ -69,7 +69,7 @@ pub async fn simulate_days(url: &str, data_set: DataSet, duration: Duration) -> 
             .await?;
         let value = |column: usize| rows[0][column].parse::<f64>().unwrap_or_default();
         days.push(DayResult {
-            elapsed_days: start.elapsed().as_secs_f64() / DAY_LENGTH.as_secs_f64(),
+            elapsed_days: start.elapsed().as_secs_f64() / SIMULATED_DAY_LENGTH.as_secs_f64(),
             events_written: (value(0) - events_written_before) as u64,
             live_rows: value(1),
             dead_rows: value(2),
@@ -77,7 +77,7 @@ pub async fn simulate_days(url: &str, data_set: DataSet, duration: Duration) -> 
             index_bytes: value(4),
             autovacuum_runs: value(5),
         });
-        day_end += DAY_LENGTH;
+        day_end += SIMULATED_DAY_LENGTH;
     }
     while let Some(outcome) = writers.join_next().await {
         outcome.map_err(|error| Failure::Message(error.to_string()))??;
@@ -94,7 +94,7 @@ async fn write_events(url: &str, data_set: DataSet, writer: u64, end: Instant) -
              INSERT INTO session_events (session_id, event_type, payload, created_at)
              VALUES ($1, 'dice_rolled', jsonb_build_object('note', repeat('x', 300)),
                  clock_timestamp() - INTERVAL '24 hours' + INTERVAL '{} seconds')",
-            DAY_LENGTH.as_secs()
+            SIMULATED_DAY_LENGTH.as_secs()
         ))
         .await?;
     for number in 0.. {
@@ -103,7 +103,7 @@ async fn write_events(url: &str, data_set: DataSet, writer: u64, end: Instant) -
         }
         let session = row_id(RowKind::Session, (number * WRITERS + writer) % data_set.active_sessions);
         client.run(&format!("EXECUTE event('{session}')")).await?;
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(PAUSE_BETWEEN_EVENTS).await;
     }
     client.close().await
 }

@@ -17,7 +17,8 @@ use crate::{
 };
 
 /// Writes `report.json`, `performance.md` and the plots into `folder`. If `write_to_docs`, `performance.md` and the
-/// plots are also written to `docs/`; that page keeps its sections from other commands if the report lacks them.
+/// plots are also written to `docs/`; the sections that other commands have written to that page stay if the report has
+/// no measurements for them.
 pub fn write(report: &Report, folder: &Path, write_to_docs: bool) -> Result<(), Failure> {
     fs::create_dir_all(folder)?;
     fs::write(folder.join("report.json"), serde_json::to_string_pretty(report)?)?;
@@ -173,8 +174,8 @@ fn write_operations(document: &mut String, report: &Report, plots_path: &str) {
              message; pgbench sends them in two, or in one when pipelined, and discards the results. Both are warmed \
              up for a second: the service before its first run, and pgbench, which connects anew, in each run. The \
              first five columns of results are operations per second and their ratios. Latencies and round trips are \
-             the service's. Processor times are milliseconds per operation. The three round trips are BEGIN with the \
-             identity, the statement, and COMMIT. A caller who writes waits for all three. A caller who reads waits \
+             the service's. Processor times are milliseconds per operation. An operation takes three round trips: BEGIN with \
+             the identity, the statement, and COMMIT. A caller who writes waits for all three. A caller who reads waits \
              for two, because the rows are returned before COMMIT is answered (`tests/operations/early_returns.rs`). A \
              single round trip is impossible with this driver: sqlx awaits the answer to a message before it sends the \
              next, and although a message of the simple query protocol may contain several statements, these have no \

@@ -3,8 +3,8 @@
 //! the latency of a network.
 //!
 //! The report calls these three implementations *programs*, although all of them run in this process. They run
-//! alternately, with equally many connections, so that other load on the machine affects all of them. The processor
-//! time per operation depends less on other load than the throughput does.
+//! alternately, so that other load on the machine affects all of them alike, and with equally many connections. The
+//! processor time per operation depends less on other load than the throughput does.
 
 mod decode;
 mod delay;
@@ -72,7 +72,8 @@ enum Operation {
 }
 
 impl Operation {
-    /// All operations. The one that writes comes last, so that it changes little of what the others read.
+    /// All operations. The one that writes is measured last, so that its rolls do not change what the others read. (A
+    /// few rolls are made before, by the check that all programs return the same.)
     const ALL: [Self; 5] = [Self::Profile, Self::Lobby, Self::Details, Self::History, Self::Roll];
 
     fn name(self) -> &'static str {

@@ -34,8 +34,8 @@ pub struct CreationResult {
     pub up_on_empty_database_ms: f64,
     /// Milliseconds that `up` takes when it runs again, on the filled database.
     pub up_on_filled_database_ms: f64,
-    /// The longest time for which, during this second `up`, an ACCESS EXCLUSIVE lock on a table was seen, in
-    /// milliseconds.
+    /// The longest time, in milliseconds, for which an ACCESS EXCLUSIVE lock on a table was seen during the `up` on the
+    /// filled database.
     pub longest_lock_ms: f64,
     /// The table with that lock; empty if no such lock was seen.
     pub longest_lock_table: String,
@@ -82,6 +82,7 @@ async fn watch_locks(mut client: Client, is_done: Arc<AtomicBool>) -> Result<(Du
                  JOIN pg_class ON pg_class.oid = relation
                  WHERE relnamespace = 'public'::regnamespace
                    AND relkind = 'r'
+                   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
                    AND mode = 'AccessExclusiveLock'
                    AND granted",
             )

@@ -23,7 +23,7 @@ pub struct Index {
     pub write_cost_us: Option<f64>,
 }
 
-/// Indexes that are used by more than the measured statements, each with a description of these other uses.
+/// Indexes that have other uses than by the measured statements, each with a description of these uses.
 const OTHER_USES: [(&str, &str); 17] = [
     ("idx_adventures_creator_id", "the caller's adventures (`adventures.mine`)"),
     ("idx_archived_sessions_seer", "archived sessions of a Seer"),
@@ -35,10 +35,10 @@ const OTHER_USES: [(&str, &str); 17] = [
     ("idx_dice_rolls_type", "a session's rolls of one type"),
     ("idx_session_events_cleanup", "deletion of expired events with each new event"),
     ("idx_session_events_seq", "events after a given number (`seq`); uniqueness of the number within a session"),
-    ("idx_session_players_active", "active seats, for clients of the API"),
+    ("idx_session_players_active", "active seats, for clients of the platform's API"),
     ("idx_session_players_character", "seats of a character"),
     ("idx_sessions_ended", "sessions that can be archived"),
-    ("idx_sessions_public_waiting", "the lobby as clients of the API sort it, full sessions included"),
+    ("idx_sessions_public_waiting", "the lobby as clients of the platform's API sort it, full sessions included"),
     ("idx_sessions_seer_id", "sessions of a Seer: in the policies for reading sessions, rolls and events"),
     ("idx_session_players_user", "seats of a user: in the policies for reading sessions, rolls and events"),
     ("idx_users_display_name", "finding a user by name (`users.by_display_name`)"),

@@ -37,8 +37,9 @@ pub struct LoadStep {
     pub delivered_to_all_p50_ms: f64,
     /// The 99th percentile of that time, in milliseconds.
     pub delivered_to_all_p99_ms: f64,
-    /// The number of rolls whose event had not reached all six players after [`DELIVERY_TIMEOUT`]. The time until then
-    /// counts as their time of delivery. Old reports do not have this number; in their steps, every event arrived.
+    /// The number of rolls whose event had not reached all six players after [`DELIVERY_TIMEOUT`]. Such a roll's time
+    /// of delivery is the time until the session stopped waiting. Old reports do not have this number; in their steps,
+    /// every event arrived.
     #[serde(default)]
     pub undelivered_events: usize,
     /// The mean number of processors that PostgreSQL kept busy; `None` where the system does not report it.
@@ -69,8 +70,8 @@ pub fn sustained_definition() -> String {
     format!(
         "The machine *sustains* a number of sessions if the 99th percentile of a roll's latency is below \
          {MAX_ROLL_P99_MS} ms, more than {MIN_MADE_ROLLS_PERCENT} percent of the due rolls are made, and no event \
-         takes longer than {} s to reach all six players. Within that limit, the time until the players have an event \
-         is not part of the definition.",
+         takes longer than {} s to reach all six players. How fast an event is delivered within that limit does not \
+         matter.",
         DELIVERY_TIMEOUT.as_secs()
     )
 }
@@ -162,13 +163,14 @@ pub async fn run_step(
     postmaster_pid: Option<u32>,
     delivery: Delivery,
 ) -> Result<LoadStep, Failure> {
-    let (step, server_cpus) = run_step_on(sparc, data_set, sessions, postmaster_pid.as_slice(), delivery).await?;
+    let (step, server_cpus) =
+        run_step_and_measure_servers(sparc, data_set, sessions, postmaster_pid.as_slice(), delivery).await?;
     Ok(LoadStep { postgresql_cpus: server_cpus.first().copied().flatten(), ..step })
 }
 
-/// Does the same as [`run_step`] on several servers, and also returns how many processors each server kept busy. The
-/// step itself does not have these numbers.
-pub async fn run_step_on(
+/// Runs one step like [`run_step`], and returns how many processors each of several servers kept busy.
+/// [`LoadStep::postgresql_cpus`] of the returned step is `None`.
+pub async fn run_step_and_measure_servers(
     sparc: &Sparc,
     data_set: &DataSet,
     sessions: u64,
@@ -226,7 +228,7 @@ struct SessionResult {
     /// Each roll's time from the moment it was due until all six players had received its event, or until the session
     /// stopped waiting for that.
     delivery_times: Vec<Duration>,
-    /// The number of rolls whose event had not reached all six players by then.
+    /// The number of rolls whose event had not reached all six players when the session stopped waiting.
     undelivered_events: usize,
     /// The number of requests for new events.
     polls: usize,
@@ -237,10 +239,10 @@ struct PreparedSession {
     sparc: Sparc,
     number: u64,
     id: Uuid,
-    /// The account numbers of its players.
+    /// The account numbers of its players, which are also the numbers of their characters.
     players: Vec<u64>,
     /// When players poll, they request the events after this `seq`. It is at first that of the session's newest event,
-    /// and later that of the newest event that all players have received.
+    /// and later that of the newest event that a player has received.
     newest_seq: i64,
     /// The players' subscriptions, one each; empty if the players poll.
     subscriptions: Vec<Subscription>,
@@ -305,7 +307,7 @@ impl PreparedSession {
         }
         let (session_id, newest_seq) = (self.id, self.newest_seq);
         let callers = self.players.iter().map(|player| self.sparc.as_user(row_id(RowKind::User, *player)));
-        let polls = callers.map(|caller| async move {
+        let poll_futures = callers.map(|caller| async move {
             let mut request_count = 0;
             loop {
                 request_count += 1;
@@ -316,7 +318,7 @@ impl PreparedSession {
                 tokio::time::sleep(POLL_PAUSE).await;
             }
         });
-        let answers = try_join_all(polls).await?;
+        let answers = try_join_all(poll_futures).await?;
         self.newest_seq = answers.iter().map(|(_, seq)| *seq).max().unwrap_or(newest_seq);
         Ok(answers.iter().map(|(request_count, _)| request_count).sum())
     }
@@ -342,6 +344,7 @@ mod tests {
             LoadStep { undelivered_events: 1, ..step },
         ] {
             assert!(!not_sustained.is_sustained(), "{not_sustained:?}");
+            let not_sustained = LoadStep { sessions: 200, ..not_sustained };
             assert_eq!(max_sustained_step(&[step, not_sustained]).map(|step| step.sessions), Some(100));
         }
     }

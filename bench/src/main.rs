@@ -260,7 +260,8 @@ fn parse_scale(text: &str) -> Result<f64, String> {
     text.trim().parse().ok().filter(|scale| (0.001..=100.0).contains(scale)).ok_or("must be 0.001 to 100".to_owned())
 }
 
-/// Parses the length of a run. In a shorter run, a client might not make a single call, and there would be no median.
+/// Parses the length of a run. In a run shorter than a tenth of a second, a client might not make a single call, and
+/// there would be no median.
 fn parse_seconds(text: &str) -> Result<f64, String> {
     text.trim().parse().ok().filter(|seconds| (0.1..=3600.0).contains(seconds)).ok_or("must be 0.1 to 3600".to_owned())
 }
@@ -268,7 +269,7 @@ fn parse_seconds(text: &str) -> Result<f64, String> {
 impl CompareOptions {
     /// Returns the duration of the simulation of days, or `None` to skip it.
     fn simulation_length(&self) -> Option<Duration> {
-        Some(Duration::from_secs(self.simulated_days * days::DAY_LENGTH.as_secs()))
+        Some(Duration::from_secs(self.simulated_days * days::SIMULATED_DAY_LENGTH.as_secs()))
             .filter(|duration| !duration.is_zero())
     }
 
@@ -309,7 +310,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_of_seconds_take_only_numbers_with_which_a_run_has_results() {
+    fn http_and_drivers_accept_only_usable_run_lengths() {
         let is_accepted = |command: &str, seconds: &str| {
             Arguments::try_parse_from(["bench", command, "--out", "target", &format!("--seconds={seconds}")]).is_ok()
         };

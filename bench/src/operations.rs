@@ -308,7 +308,7 @@ async fn capture_statements(
         match operation {
             Operation::Roll => roll_values(argument_set),
             Operation::SendEvent => {
-                vec!["gen_random_uuid()".to_owned(), session, quote_literal("client.wave"), quote_literal("{}")]
+                vec![pgbench::NEW_UUID.to_owned(), session, quote_literal("client.wave"), quote_literal("{}")]
             }
             Operation::Lobby => Vec::new(),
             // The limit: fifty rolls, and one more to see whether there is a next page.

@@ -1,6 +1,7 @@
 //! The cost of triggers and policies: a roll and an event, compared with *bare* INSERTs of the same rows, which run
 //! without triggers and policies. The command `compare` makes this comparison in this project's schema. It also runs
-//! bare INSERTs alone in both schemas, to show what their keys, constraints and indexes cost.
+//! only the bare INSERTs, in this schema and in the specification's, to show what the keys, constraints and indexes of
+//! each schema cost.
 
 use std::time::Duration;
 
@@ -96,9 +97,9 @@ pub fn bare_inserts(argument_sets: &[ArgumentSet]) -> Vec<StatementPair> {
     ]
 }
 
-/// Returns INSERTs of the same rows for both schemas. `sql_for_argument_set` returns the SQL for an argument set. The
-/// text that it takes as its second argument is appended to the arguments of `bare_event`: the event's sender, or
-/// nothing for the specification's schema, which does not store the sender.
+/// Returns INSERTs of the same rows for both schemas. `sql_for_argument_set` returns the SQL for an argument set. Its
+/// second parameter is the text of the last value in `EXECUTE bare_event`, with its comma (`, 'SENDER'`). It is empty
+/// for the specification's schema, which does not store the sender.
 fn bare_insert_pair(
     name: &'static str,
     argument_sets: &[ArgumentSet],

@@ -43,8 +43,8 @@ fn plot_failure(error: Box<dyn std::error::Error>) -> Failure {
     Failure::Message(format!("drawing a plot failed: {error}"))
 }
 
-/// Draws a line for each pair of statements, from the time in this schema to the time in the specification's, at scale
-/// 1 or, if that was not measured, at the largest scale.
+/// Draws a line for each pair of statements, from the time in this schema to the time in the specification's schema.
+/// The plot shows scale 1, or the largest scale if 1 was not measured.
 fn draw_statements(report: &Report, path: &Path) -> DrawResult {
     let scale = report.statements.iter().map(|statement| statement.scale).find(|scale| *scale == 1.0);
     let scale = scale.or(report.statements.last().map(|statement| statement.scale)).unwrap_or(1.0);
@@ -56,7 +56,8 @@ fn draw_statements(report: &Report, path: &Path) -> DrawResult {
     let height = 110 + 22 * u32::try_from(statements.len())?;
     let root = SVGBackend::new(path, (1000, height)).into_drawing_area();
     root.fill(&WHITE)?;
-    let max_ms = statements.iter().map(|statement| statement.specification_ms).fold(1.0, f64::max) * 2.0;
+    let times_ms = statements.iter().flat_map(|statement| [statement.specification_ms, statement.ours_ms]);
+    let max_ms = times_ms.fold(1.0, f64::max) * 2.0;
     let row_count = statements.len() as f64;
     let mut chart = ChartBuilder::on(&root)
         .caption(format!("Milliseconds per statement, scale {scale}"), ("sans-serif", 20))

@@ -50,7 +50,7 @@ pub fn single_statement_workload(
 }
 
 impl Reads<'_> {
-    /// Adds a read. For each schema, the arguments are the statement, and the function that returns the user and the
+    /// Adds a read. For each of the two schemas, it takes the statement, and a function that returns the user and the
     /// statement's values for an argument set.
     fn add(
         &mut self,
@@ -98,7 +98,7 @@ pub async fn capture_reads(
 async fn add_game_and_profile_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) -> Result<(), Failure> {
     let argument_set = reads.argument_sets[0].clone();
     let caller = capture.sparc.as_user(argument_set.player);
-    // Each of these two returns a function that returns the user and the values of a statement.
+    // `with_value` and `with_value_and_limit` return such functions as `add` takes.
     let with_value = |value: fn(&ArgumentSet) -> String| {
         move |argument_set: &ArgumentSet| (argument_set.player.to_string(), vec![quote_literal(value(argument_set))])
     };
@@ -178,7 +178,7 @@ async fn add_game_and_profile_reads(reads: &mut Reads<'_>, capture: &mut Stateme
             vec![quote_literal(argument_set.session), argument_set.event_seq.to_string(), "200".to_owned()],
         )
     };
-    reads.add("events after a number", Role::Authenticated, sql, after_event, &ours, after_seq);
+    reads.add("events after an event", Role::Authenticated, sql, after_event, &ours, after_seq);
 
     caller.users().profile(argument_set.newcomer).await?;
     let ours = capture.last_new_statement().await?;

@@ -171,7 +171,8 @@ async fn measure_load_step(
 ) -> Result<ReplicaLoadStep, Failure> {
     let options = Options::default().max_connections(POOL_SIZE).replicas(replica_urls);
     let sparc = Sparc::connect_with(url, options).await?;
-    let (result, mut cpus) = load_test::run_step_on(&sparc, &DATA_SET, sessions, postmaster_pids, delivery).await?;
+    let (result, mut cpus) =
+        load_test::run_step_and_measure_servers(&sparc, &DATA_SET, sessions, postmaster_pids, delivery).await?;
     sparc.close().await?;
     if result.undelivered_events > 0 {
         return Err(Failure::Message(format!(

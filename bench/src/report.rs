@@ -100,8 +100,8 @@ pub fn merge(paths: &[PathBuf]) -> Result<Report, Failure> {
 /// Parses a `report.json`.
 fn parse_report(json: &[u8]) -> Result<Report, Failure> {
     let mut report: Report = serde_json::from_slice(json)?;
-    // An old report lacks this scale. Unless it was merged, it has only the scales of one run, which measured the
-    // indexes at this one of them.
+    // An old report lacks this scale. Unless it was merged, its scales are those of one run, which measured the indexes
+    // at the scale nearest to 1.
     if !report.indexes.is_empty() && report.indexes_scale.is_none() {
         report.indexes_scale = nearest_to_1(report.creations.iter().map(|creation| creation.scale));
     }

@@ -51,7 +51,8 @@ pub fn append_user(lines: &mut String, context: &FillContext, number: u64) {
     );
 }
 
-/// The classes of characters, each with the values of its attributes: might, grace, wit and heart.
+/// The classes of the generated characters, four of the game's seven, each with the values of its attributes: might,
+/// grace, wit and heart.
 const CLASSES: [(&str, [u64; 4]); 4] =
     [("warrior", [5, 3, 2, 2]), ("rogue", [2, 5, 3, 2]), ("wizard", [1, 2, 5, 4]), ("cleric", [2, 2, 3, 5])];
 

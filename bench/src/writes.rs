@@ -21,6 +21,7 @@ use crate::{
     capture::StatementCapture,
     measure::StatementPair,
     overhead,
+    pgbench::NEW_UUID,
     reads::{quote_literal, single_statement_workload},
     workload::{Execution, Role, Workload},
 };
@@ -58,8 +59,8 @@ fn specification_workload(
     }
 }
 
-/// Returns the SQL that executes the prepared [`INSERT_EVENT`].
-fn execute_event_sql(session: impl std::fmt::Display, event_type: &str, payload: &str) -> String {
+/// Returns the EXECUTE statement for the prepared statement [`INSERT_EVENT`].
+fn insert_event_sql(session: impl std::fmt::Display, event_type: &str, payload: &str) -> String {
     format!("EXECUTE event({}, '{event_type}', {})", quote_literal(session), quote_literal(payload))
 }
 
@@ -109,11 +110,11 @@ async fn capture_rolls_and_events(
         role: Role::Authenticated,
         is_repeatable: true,
         specification: specification_workload(&[("event", INSERT_EVENT)], argument_sets, |argument_set| {
-            (argument_set.player.to_string(), execute_event_sql(argument_set.session, "client.wave", "{}"))
+            (argument_set.player.to_string(), insert_event_sql(argument_set.session, "client.wave", "{}"))
         }),
         ours: single_statement_workload("ours", ours.sql.clone(), argument_sets, |argument_set| {
             let values = [
-                "gen_random_uuid()".to_owned(),
+                NEW_UUID.to_owned(),
                 quote_literal(argument_set.session),
                 quote_literal("client.wave"),
                 quote_literal("{}"),
@@ -148,7 +149,7 @@ async fn capture_rolls_and_events(
                     argument_set.player.to_string(),
                     format!(
                         "{execute_roll_sql}; {}",
-                        execute_event_sql(argument_set.session, "dice_rolled", ROLL_EVENT_PAYLOAD)
+                        insert_event_sql(argument_set.session, "dice_rolled", ROLL_EVENT_PAYLOAD)
                     ),
                 )
             },
@@ -175,7 +176,7 @@ pub fn new_roll(argument_set: &ArgumentSet) -> Result<NewRoll, Failure> {
 /// description.
 pub fn roll_values(argument_set: &ArgumentSet) -> Vec<String> {
     let [session, character] = [argument_set.session, argument_set.character].map(quote_literal);
-    ["gen_random_uuid()", &session, &character, "NULL", "'might'", "9", "'attribute_check'", "'[]'", "NULL"]
+    [NEW_UUID, &session, &character, "NULL", "'might'", "9", "'attribute_check'", "'[]'", "NULL"]
         .map(str::to_owned)
         .to_vec()
 }
@@ -212,7 +213,7 @@ async fn capture_seats_and_statuses(
                     argument_set.newcomer.to_string(),
                     format!(
                         "{execute_take_seat_sql}; {}",
-                        execute_event_sql(argument_set.open_session, "player_joined", SEAT_EVENT_PAYLOAD)
+                        insert_event_sql(argument_set.open_session, "player_joined", SEAT_EVENT_PAYLOAD)
                     ),
                 )
             },
@@ -249,7 +250,7 @@ async fn capture_seats_and_statuses(
                     argument_set.open_session_player.to_string(),
                     format!(
                         "{execute_leave_seat_sql}; {}",
-                        execute_event_sql(argument_set.open_session, "player_left", SEAT_EVENT_PAYLOAD)
+                        insert_event_sql(argument_set.open_session, "player_left", SEAT_EVENT_PAYLOAD)
                     ),
                 )
             },
@@ -300,7 +301,7 @@ async fn capture_seats_and_statuses(
                     let payload = format!(
                         r#"{{"from": "{old_status}", "to": "{new_status}", "started_at": null, "ended_at": null}}"#
                     );
-                    let event_sql = execute_event_sql(session, "session_status", &payload);
+                    let event_sql = insert_event_sql(session, "session_status", &payload);
                     (seer.to_string(), format!("{execute_change_status_sql}; {event_sql}"))
                 },
             ),

@@ -127,25 +127,25 @@ impl FromRequestParts<App> for Viewer {
             // The caller then reads only from a server that has replayed this position.
             caller = caller.with_min_position(position.to_str().ok().and_then(|text| text.parse::<LogPosition>().ok()));
         }
-        if let Some(used_connections) = parts.extensions.get::<UsedConnections>() {
-            used_connections.add(caller.clone());
+        if let Some(request_connections) = parts.extensions.get::<RequestConnections>() {
+            request_connections.add(caller.clone());
         }
         Ok(Self { caller, token_expires_at })
     }
 }
 
 /// The header with a *log position*: a position in PostgreSQL's write-ahead log, as text (`1-0/16B3748`: timeline and
-/// LSN). A response has the position of what its [`UsedConnections`] last wrote or read, if there is one. A client that
-/// sends the position with its next request reads its own writes, even through another process of this program or from
-/// a replica. An invalid value is ignored.
+/// LSN). A response has the position of what its [`RequestConnections`] last wrote or read, if there is one. A client
+/// that sends the position with its next request reads its own writes, even through another process of this program or
+/// from a replica. An invalid value is ignored.
 const POSITION_HEADER: &str = "sparc-position";
 
 /// The connections with which a request was handled: that of its [`User`] or [`Viewer`], and that of the service if the
 /// program did something on the caller's behalf. It is an extension of each request.
 #[derive(Clone, Default)]
-pub struct UsedConnections(Arc<Mutex<Vec<IdentityConnection>>>);
+pub struct RequestConnections(Arc<Mutex<Vec<IdentityConnection>>>);
 
-impl UsedConnections {
+impl RequestConnections {
     /// Adds a connection, and returns it.
     pub fn add(&self, connection: IdentityConnection) -> IdentityConnection {
         self.lock().push(connection.clone());
@@ -161,12 +161,13 @@ impl UsedConnections {
     }
 }
 
-/// Middleware that adds the log position of the [`UsedConnections`] to the response, in the header [`POSITION_HEADER`].
+/// Middleware that adds the log position of the [`RequestConnections`] to the response, in the header
+/// [`POSITION_HEADER`].
 pub async fn add_log_position_header(mut request: Request, next: Next) -> Response {
-    let used_connections = UsedConnections::default();
-    request.extensions_mut().insert(used_connections.clone());
+    let request_connections = RequestConnections::default();
+    request.extensions_mut().insert(request_connections.clone());
     let mut response = next.run(request).await;
-    let position = used_connections.latest_position();
+    let position = request_connections.latest_position();
     let position = position.and_then(|position| HeaderValue::try_from(position.to_string()).ok());
     response.headers_mut().extend(position.map(|position| (HeaderName::from_static(POSITION_HEADER), position)));
     response

@@ -2,7 +2,7 @@
 //! the adventure lists the actions of the Seer and the players.
 
 mod setup;
-mod visits;
+mod visitors_sessions;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -23,7 +23,7 @@ use sparc::service::{
 use tokio::{sync::watch, time::sleep};
 use uuid::Uuid;
 
-use crate::game_state::{change_game_state, change_hit_points, set_hit_points};
+use crate::game_state::{change_game_state, damage_or_heal, set_hit_points};
 
 /// An action in a scene: an element of `beats`, a list that `the_lantern_road.json` adds as a field to each scene (a
 /// node of the adventure's content). The data layer stores such additional fields unchanged.
@@ -150,7 +150,7 @@ impl Demo {
             if session.status == SessionStatus::Active {
                 return self.seer.sessions().get(session.id).await;
             }
-            // An attempt that failed before the start left this session over, with the seats in it.
+            // This session is left over from an attempt that failed before the start, and its seats are still taken.
             self.seer.sessions().cancel(session.id).await?;
         }
         let new = NewSession {
@@ -162,7 +162,7 @@ impl Demo {
         };
         let session = self.seer.sessions().create(new).await?;
         for player in self.party.values() {
-            self.end_long_visits(player).await?;
+            self.leave_old_visitors_sessions(player).await?;
             player.user.sessions().join_by_id(session.id, player.hero_id).await?;
             let hit_points = player.user.characters().rest(player.hero_id).await?;
             change_game_state(&self.seer, session.id, |state| set_hit_points(state, hit_points)).await?;
@@ -205,7 +205,7 @@ impl Demo {
             attack.description = action.description.clone();
             if self.seer.dice().roll(attack).await?.success {
                 sleep(self.action_interval / 2).await;
-                change_hit_points(&self.seer, session_id, damaged_player.hero_id, HIT_POINTS_PER_SUCCESS).await?;
+                damage_or_heal(&self.seer, session_id, damaged_player.hero_id, HIT_POINTS_PER_SUCCESS).await?;
             }
             return Ok(());
         }
@@ -245,7 +245,7 @@ impl Demo {
             .await?;
         }
         if let Some(healed_player) = action.healed_player_key.as_deref().and_then(|key| self.party.get(key)) {
-            change_hit_points(&self.seer, session_id, healed_player.hero_id, -HIT_POINTS_PER_SUCCESS).await?;
+            damage_or_heal(&self.seer, session_id, healed_player.hero_id, -HIT_POINTS_PER_SUCCESS).await?;
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use sparc::service::{
 use tokio::{sync::watch, time::timeout};
 use uuid::Uuid;
 
-use crate::{App, api_error::ApiError, auth::UsedConnections, demo};
+use crate::{App, api_error::ApiError, auth::RequestConnections, demo};
 
 /// The session that the demo plays at the moment. When it has ended, the demo plays another. Unlike other sessions, it
 /// can be watched by everyone, and players can take a seat after it has started.
@@ -48,13 +48,13 @@ impl CurrentDemoSession {
         &self,
         caller: IdentityConnection,
         session_id: Uuid,
-        used_connections: &UsedConnections,
+        request_connections: &RequestConnections,
     ) -> Result<IdentityConnection, Error> {
         if !self.is_current(session_id) || takes_part(&caller, session_id).await? {
             return Ok(caller);
         }
         // The service must not read anything older than what the caller has written or read.
-        Ok(used_connections.add(self.sparc.as_service().with_min_position(caller.position())))
+        Ok(request_connections.add(self.sparc.as_service().with_min_position(caller.position())))
     }
 
     /// Seats a player in the demo's current session. This is done as the service, because players can only join
@@ -65,10 +65,10 @@ impl CurrentDemoSession {
         user: &IdentityConnection,
         session_id: Uuid,
         character_id: Uuid,
-        used_connections: &UsedConnections,
+        request_connections: &RequestConnections,
     ) -> Result<Option<Seat>, Error> {
         let Some(player_id) = user.user_id().filter(|_| self.is_current(session_id)) else { return Ok(None) };
-        let service = used_connections.add(self.sparc.as_service());
+        let service = request_connections.add(self.sparc.as_service());
         Ok(Some(service.sessions().seat_player(session_id, player_id, character_id).await?))
     }
 }
@@ -101,11 +101,11 @@ pub struct SignUpResponse {
 /// Creates an account for a visitor. On Supabase, the sign-up of Supabase Auth does this and returns the token.
 pub async fn sign_up(
     State(app): State<App>,
-    Extension(used_connections): Extension<UsedConnections>,
+    Extension(request_connections): Extension<RequestConnections>,
     Json(request): Json<SignUpRequest>,
 ) -> Result<Json<SignUpResponse>, ApiError> {
     let account = NewAccount { display_name: Some(request.display_name), ..Default::default() };
-    let service = used_connections.add(app.sparc.as_service());
+    let service = request_connections.add(app.sparc.as_service());
     let profile = service.users().sign_up(account).await?;
     Ok(Json(SignUpResponse { token: app.token_keys.issue(profile.id)?, profile }))
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 /// Damages a character that has a seat in the session, or heals it if `damage` is negative. Returns its hit points, and
 /// writes them into the game state. If one of the two writes is refused, neither has an effect.
-pub async fn change_hit_points(
+pub async fn damage_or_heal(
     seer: &IdentityConnection,
     session_id: Uuid,
     character_id: Uuid,

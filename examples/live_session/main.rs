@@ -116,7 +116,7 @@ async fn wait_for_stop_signal(max_time: Duration) {
         if let Ok(mut signal) = sigterm {
             return signal.recv().await;
         }
-        std::future::pending().await
+        std::future::pending::<Option<()>>().await
     };
     tokio::select! { _ = tokio::signal::ctrl_c() => {}, _ = terminated => {}, () = sleep(max_time) => {} }
 }

@@ -68,7 +68,7 @@ impl Api {
     }
 
     /// Adds a GET route that streams events, whose data is JSON of type `O`. If the stream fails, its last event is
-    /// `ended`, whose data is an [`ApiError`]. A client that reconnects sends the id of the last event that it has
+    /// `failed`, whose data is an [`ApiError`]. A client that reconnects sends the id of the last event that it has
     /// received.
     pub fn event_stream<O: JsonSchema, T: 'static>(
         self,
@@ -83,7 +83,7 @@ impl Api {
         }
         let data = operation["responses"]["200"]["content"]["application/json"].take();
         operation["responses"]["200"] = json!({
-            "description": "A stream of events. The data of each has this schema, except that of `ended`: an error.",
+            "description": "A stream of events. The data of each has this schema, except that of `failed`: an error.",
             "content": { "text/event-stream": data },
         });
         api

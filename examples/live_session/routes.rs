@@ -28,7 +28,7 @@ use uuid::Uuid;
 use crate::{
     App, FOREVER_SECONDS,
     api_error::{ApiError, errors_as_json},
-    auth::{self, UsedConnections, User, Viewer},
+    auth::{self, RequestConnections, User, Viewer},
     demo_visitors, game_state, openapi,
 };
 
@@ -168,21 +168,21 @@ async fn create_session(User(user): User, Json(new): Json<NewSession>) -> ApiRes
 
 async fn details(
     State(app): State<App>,
-    Extension(used_connections): Extension<UsedConnections>,
+    Extension(request_connections): Extension<RequestConnections>,
     Viewer { caller, .. }: Viewer,
     Path(session_id): Path<Uuid>,
 ) -> ApiResult<SessionDetails> {
-    let reader = app.demo_session.connection_for_watching(caller, session_id, &used_connections).await?;
+    let reader = app.demo_session.connection_for_watching(caller, session_id, &request_connections).await?;
     Ok(Json(reader.sessions().details(session_id).await?))
 }
 
 async fn rolls(
     State(app): State<App>,
-    Extension(used_connections): Extension<UsedConnections>,
+    Extension(request_connections): Extension<RequestConnections>,
     Viewer { caller, .. }: Viewer,
     Path(session_id): Path<Uuid>,
 ) -> ApiResult<Page<dice_rolls::Model>> {
-    let reader = app.demo_session.connection_for_watching(caller, session_id, &used_connections).await?;
+    let reader = app.demo_session.connection_for_watching(caller, session_id, &request_connections).await?;
     Ok(Json(reader.dice().history(RollScope::Session(session_id), &HistoryFilter::default(), None).await?))
 }
 
@@ -193,14 +193,14 @@ struct SeatRequest {
 
 async fn take_seat(
     State(app): State<App>,
-    Extension(used_connections): Extension<UsedConnections>,
+    Extension(request_connections): Extension<RequestConnections>,
     User(user): User,
     Path(session_id): Path<Uuid>,
     Json(request): Json<SeatRequest>,
 ) -> ApiResult<session_players::Model> {
     let character_id = request.character_id;
     let demo_seat =
-        app.demo_session.take_seat_in_demo_session(&user, session_id, character_id, &used_connections).await?;
+        app.demo_session.take_seat_in_demo_session(&user, session_id, character_id, &request_connections).await?;
     match demo_seat {
         Some(seat) => Ok(Json(seat)),
         None => Ok(Json(user.sessions().join_by_id(session_id, character_id).await?)),
@@ -253,7 +253,7 @@ async fn change_hit_points(
     Path(session_id): Path<Uuid>,
     Json(change): Json<HitPointChange>,
 ) -> ApiResult<HitPoints> {
-    Ok(Json(game_state::change_hit_points(&seer, session_id, change.character_id, change.damage).await?))
+    Ok(Json(game_state::damage_or_heal(&seer, session_id, change.character_id, change.damage).await?))
 }
 
 async fn roll(User(user): User, Json(new): Json<NewRoll>) -> ApiResult<dice_rolls::Model> {
@@ -270,10 +270,10 @@ async fn send_event(User(user): User, Json(new): Json<NewEvent>) -> ApiResult<se
 
 /// Streams the events of a session. The id of each event in the stream is its number (`seq`), and a browser that
 /// reconnects sends the last id as `Last-Event-ID`. The stream ends when the token expires. If the stream fails, its
-/// last event is `ended`, with the error.
+/// last event is `failed`, with the error.
 async fn events(
     State(app): State<App>,
-    Extension(used_connections): Extension<UsedConnections>,
+    Extension(request_connections): Extension<RequestConnections>,
     Viewer { caller, token_expires_at }: Viewer,
     Path(session_id): Path<Uuid>,
     headers: HeaderMap,
@@ -282,12 +282,12 @@ async fn events(
     let last_seq = last_seq.map_err(|_| Error::InvalidValue { field: "Last-Event-ID", rule: "must be a number" })?;
     // Without `Last-Event-ID`, the stream begins with the oldest event that the database has kept of the session,
     // because the page shows all of them.
-    let reader = app.demo_session.connection_for_watching(caller, session_id, &used_connections).await?;
+    let reader = app.demo_session.connection_for_watching(caller, session_id, &request_connections).await?;
     let events = reader.events().subscribe(session_id, Some(last_seq.unwrap_or(0))).await?;
     // When this process stops, the stream ends without an error, and the client reconnects to the next process.
     let events = events.take_while(|event| ready(!matches!(event, Err(Error::PoolClosed)))).map(|event| match event {
         Ok(event) => sse::Event::default().id(event.seq.to_string()).json_data(event),
-        Err(error) => sse::Event::default().event("ended").json_data(ApiError::from(error)),
+        Err(error) => sse::Event::default().event("failed").json_data(ApiError::from(error)),
     });
     let seconds_until_expiry =
         token_expires_at.map_or(FOREVER_SECONDS, |expiry| expiry.saturating_sub(jsonwebtoken::get_current_timestamp()));

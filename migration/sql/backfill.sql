@@ -1,10 +1,11 @@
 -- Makes up for triggers on `auth.users` that did not exist yet, were missing, or had no effect (because they were
 -- disabled, for example). An account is a row of `auth.users`; its profile is a row of `public.users`. Gives each
 -- account that has no profile a new profile, or its former one back. Brings the other profiles up to date with new
--- e-mail addresses, soft deletions (`deleted_at`) and deletions of their accounts. A closed account stays closed, even
--- if the platform (Supabase) has not recorded its deletion. The queries read every account, which can take long,
--- and meanwhile the migration command `up` holds its locks on the tables. So an `up` runs this script only if it
--- installs the schema, or restores one of these triggers or its function.
+-- e-mail addresses, soft deletions (`deleted_at`) and deletions of their accounts. The profile of a closed account
+-- stays as it is, even if the platform (Supabase) has not recorded the soft deletion, or the account was deleted since.
+-- The queries read every account, which can take long, and meanwhile the migration command `up` holds its locks on the
+-- tables. So an `up` runs this script only if it installs the schema, or restores one of these triggers or its
+-- function.
 DO $$
 DECLARE
   account_to_sync record;
@@ -23,8 +24,9 @@ BEGIN
   LOOP
     PERFORM private.apply_account_deletion(profile_without_account.id);
   END LOOP;
-  -- An account whose address still belongs to another profile gets its reserved address (`email_to_store`). When every
-  -- profile is up to date, the second pass tries these accounts' own addresses again.
+  -- An account whose address still belongs to another profile gets its reserved address (`email_to_store`). After the
+  -- first pass the other profiles have given up their old addresses, so the second pass tries these accounts' own
+  -- addresses again.
   FOR pass IN 1..2 LOOP
     FOR account_to_sync IN
       SELECT

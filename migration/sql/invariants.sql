@@ -3,7 +3,7 @@
 --
 -- Constraints and triggers maintain the invariants. A row in the result means that a constraint or trigger was
 -- disabled, that a restore was incomplete, that there is a bug, or that a statement of the role `service_role` wrote
--- what no operation writes (such as a `dice_rolled` event). The query reads most tables whole, so run it while the
+-- what only triggers write (such as a `dice_rolled` event). The query reads most tables whole, so run it while the
 -- server is not busy, on a replica if there is one. Run it as the tables' owner, whom row security does not limit.
 --
 -- A *live* session is one that has not ended. An *active* seat is one that its player holds now, and a *live* seat is
@@ -108,7 +108,7 @@ FROM public.sessions
 WHERE (status IN ('completed', 'cancelled')) <> (ended_at IS NOT NULL)
   OR (status IN ('active', 'paused', 'completed') AND started_at IS NULL)
 UNION ALL
-SELECT 'a heroic save repeats a failed roll of the same character in the same session', save.id::text,
+SELECT 'a heroic save repeats a failed roll, not itself a save, with the same parameters', save.id::text,
   original_roll.id::text
 FROM public.dice_rolls AS save
 JOIN public.dice_rolls AS original_roll ON original_roll.id = save.original_roll_id

@@ -82,8 +82,10 @@ pub(crate) struct State {
 
 impl State {
     /// Reads the state. The call must be in a transaction, whose `search_path` is `pg_catalog` afterwards. Returns an
-    /// error if `public.sparc_migrations` lists a migration that this program does not have.
+    /// error if the server is too old, or if `public.sparc_migrations` lists a migration that this program does not
+    /// have.
     pub(crate) async fn read<C: ConnectionTrait>(db: &C) -> Result<Self, DbErr> {
+        preflight::check_server_version(db).await?;
         let record = Record::read(db).await?;
         let environment = Environment::read(db, &record).await?;
         let mut unlisted_migrations = Vec::new();
@@ -124,7 +126,8 @@ impl State {
         let names = record::migration_names();
         match &self.applied_migrations {
             Some(applied) => names.into_iter().filter(|name| !applied.contains(name)).collect(),
-            // The role cannot read `public.sparc_migrations`. If that is a table, all migrations count as applied.
+            // The role cannot read `public.sparc_migrations`. If it is a table, and not a view of
+            // that name, all migrations count as applied.
             None if self.found_by_name().contains_key("table public.sparc_migrations") => Vec::new(),
             None => names,
         }
@@ -143,10 +146,12 @@ impl State {
         // name or definition mentions that schema.
         let private_schema_was_renamed = renames.iter().any(|rename| rename.object == "schema private");
         let is_affected_by_rename = |object: &str| {
-            if private_schema_was_renamed {
-                let mentions_private_schema = |text: &str| text.contains("private.") || text.contains("schema private");
-                return mentions_private_schema(object)
-                    || self.expected.get(object).is_some_and(|definition| mentions_private_schema(definition));
+            let mentions_private_schema = |text: &str| text.contains("private.") || text.contains("schema private");
+            if private_schema_was_renamed
+                && (mentions_private_schema(object)
+                    || self.expected.get(object).is_some_and(|definition| mentions_private_schema(definition)))
+            {
+                return true;
             }
             let table = manifest::table_of(object).unwrap_or_default();
             renames.iter().any(|rename| {
@@ -202,8 +207,9 @@ impl State {
         report
     }
 
-    /// Returns a difference for each entry of `private.sparc_record` that is missing or incomplete. Nothing is compared
-    /// if a newer version of this program wrote the record, which it may do in another form.
+    /// Returns a difference for each entry of `private.sparc_record` that is missing or incomplete. Returns
+    /// none if the role cannot read the record, or if a newer version of this program wrote it: its entries may have
+    /// another form.
     fn differences_of_record(&self, found_by_name: &BTreeMap<&str, &CatalogObject>) -> Vec<Difference> {
         let record = &self.record;
         if !record.is_readable || preflight::check_not_migrated_by_newer_version(self).is_err() {
@@ -236,9 +242,9 @@ impl State {
         }
         let environment = &self.environment;
         let schemas: Vec<&str> =
-            [("auth", environment.has_platform_stand_in), ("private", environment.creates_schema_private)]
+            [("auth", environment.has_platform_stand_in), ("private", environment.private_schema_is_ours)]
                 .into_iter()
-                .filter_map(|(schema, was_created)| was_created.then_some(schema))
+                .filter_map(|(schema, is_ours)| is_ours.then_some(schema))
                 .collect();
         if !schemas.iter().all(|schema| record.schemas.contains(*schema)) {
             let found: Vec<&str> = record.schemas.iter().map(String::as_str).collect();
@@ -247,10 +253,11 @@ impl State {
         differences
     }
 
-    /// Whether `private.sparc_record` lacks something without which an upgrade would go wrong, although the whole
-    /// schema is installed: policies and triggers exist only then. Without the list of migrations, `up` would install
-    /// the schema a second time. Without the list of objects, it would keep objects that this version no longer has.
+    /// Whether the whole schema is installed, but `private.sparc_record` lacks something without which an upgrade would
+    /// go wrong. Without the list of migrations, `up` would install the schema a second time. Without the list of
+    /// objects, it would keep objects that this version no longer has.
     pub(crate) fn has_damaged_record(&self) -> bool {
+        // Policies and triggers are created last, so if one exists, the whole schema is installed.
         let is_installed = self.found_objects.iter().any(|found| {
             matches!(manifest::kind(&found.name), "policy" | "trigger")
                 && found.name.contains(" on public.")
@@ -271,7 +278,7 @@ impl State {
 
     /// Returns the manifest of the database. The lines of objects that this database cannot have are taken from the
     /// committed manifest.
-    pub(crate) fn manifest(&self) -> String {
+    pub(crate) fn full_manifest(&self) -> String {
         let mut definitions = self.found_definitions();
         definitions.extend(
             manifest::definitions()

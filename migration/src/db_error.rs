@@ -24,6 +24,11 @@ pub(crate) const INSUFFICIENT_PRIVILEGE: &str = "42501";
 /// The SQLSTATE of a DROP without CASCADE of an object on which others depend.
 const DEPENDENT_OBJECTS_STILL_EXIST: &str = "2BP01";
 
+/// Classes of SQLSTATEs that say nothing about the statement itself: 08 (`connection_exception`), 40
+/// (`transaction_rollback`, such as a deadlock), 53 (`insufficient_resources`), 57 (`operator_intervention`, such as a
+/// cancelled statement or a shutdown), 58 (`system_error`), XX (`internal_error`, such as a corrupted index).
+const CLASSES_NOT_ABOUT_THE_STATEMENT: [&str; 6] = ["08", "40", "53", "57", "58", "XX"];
+
 /// Returns a message for the operator: what failed, the likeliest cause, and the remedy. It contains no secret.
 #[must_use]
 pub fn user_message(error: &DbErr) -> String {
@@ -33,8 +38,8 @@ pub fn user_message(error: &DbErr) -> String {
     match sqlstate(error).as_deref() {
         Some(DUPLICATE_PREPARED_STATEMENT | INVALID_SQL_STATEMENT_NAME) => {
             "The URL is that of a pooler in transaction mode, which does not keep this pool's prepared statements: \
-             connect with `migration::connect`, which works through such a pooler, or to the server itself or a pooler \
-             in session mode (on Supabase, port 5432); nothing was changed."
+             either connect with `migration::connect`, which works through such a pooler, or use the URL of the server \
+             itself or of a pooler in session mode (on Supabase, port 5432); nothing was changed."
                 .to_owned()
         }
         Some(LOCK_NOT_AVAILABLE) => {
@@ -107,13 +112,14 @@ fn detail(error: &DbErr) -> Option<String> {
 }
 
 /// Returns the database's reason for rejecting a statement: its message and DETAIL. `None` if the cause is not the
-/// statement but the connection, a lock, a read-only server or a pooler. For these, see [`user_message`].
+/// statement but the connection, a lock, another transaction, the server's state or resources, or a pooler. For these,
+/// see [`user_message`].
 pub(crate) fn rejection_reason(error: &DbErr) -> Option<String> {
     let code = sqlstate(error)?;
     let has_other_cause = matches!(
         &*code,
         LOCK_NOT_AVAILABLE | READ_ONLY_SQL_TRANSACTION | DUPLICATE_PREPARED_STATEMENT | INVALID_SQL_STATEMENT_NAME
-    ) || is_connection_loss_code(&code);
+    ) || CLASSES_NOT_ABOUT_THE_STATEMENT.iter().any(|class| code.starts_with(class));
     (!has_other_cause).then(|| match detail(error) {
         Some(detail) => format!("{}: {}", database_message(error), detail.trim_end_matches('.')),
         None => database_message(error),

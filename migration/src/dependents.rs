@@ -17,7 +17,7 @@ use crate::{
 /// # Errors
 ///
 /// [`MigrationError::Dependents`] if objects that an operator has added would be dropped or lose a part, too.
-pub(crate) async fn find_all_to_drop<C: ConnectionTrait>(
+pub(crate) async fn find_dropped_by_cascade<C: ConnectionTrait>(
     db: &C,
     state: &State,
     to_drop: &[&CatalogObject],
@@ -38,9 +38,9 @@ pub(crate) async fn find_all_to_drop<C: ConnectionTrait>(
     let sql = include_str!("../sql/manifest/dependents.sql")
         .replace("/* to_drop */", &addresses_sql(to_drop))
         .replace("/* ours */", &addresses_sql(&ours));
-    let all_to_drop: Vec<ObjectToDrop> = query::fetch_all(db, &sql).await?;
+    let affected: Vec<AffectedObject> = query::fetch_all(db, &sql).await?;
     let mut not_ours: Vec<String> =
-        all_to_drop.iter().filter(|found| !found.is_ours).map(|found| found.description.clone()).collect();
+        affected.iter().filter(|found| !found.is_ours).map(|found| found.description.clone()).collect();
     // Columns that an operator has added to the tables to drop. The query does not find them, because the catalog
     // records no dependency of a column on its table.
     let tables_to_drop: Vec<&str> = to_drop.iter().filter_map(|entry| entry.name.strip_prefix("table ")).collect();
@@ -54,18 +54,18 @@ pub(crate) async fn find_all_to_drop<C: ConnectionTrait>(
     if !not_ours.is_empty() {
         return Err(MigrationError::Dependents { found: not_ours }.into());
     }
-    let addresses_to_drop: Vec<(&str, i64)> =
-        all_to_drop.iter().map(|found| (found.class.as_str(), found.objid)).collect();
+    let affected_addresses: Vec<(&str, i64)> =
+        affected.iter().map(|found| (found.class.as_str(), found.objid)).collect();
     Ok(ours
         .iter()
-        .filter(|entry| addresses_to_drop.contains(&(entry.class.as_deref().unwrap_or_default(), entry.objid)))
+        .filter(|entry| affected_addresses.contains(&(entry.class.as_deref().unwrap_or_default(), entry.objid)))
         .map(|entry| entry.name.clone())
         .collect())
 }
 
 /// An object that would be dropped or lose a part: one in `to_drop`, or one that depends on an object in `to_drop`.
 #[derive(sea_orm_migration::sea_orm::FromQueryResult)]
-struct ObjectToDrop {
+struct AffectedObject {
     /// The system catalog that contains it.
     class: String,
     /// Its oid in that catalog.

@@ -60,7 +60,7 @@ pub enum MigrationError {
         missing.join(", "),
         found.join(", ")
     )]
-    NameTaken {
+    NameCollisionDuringRepair {
         /// Each missing object.
         missing: Vec<String>,
         /// Each object that has such a name, as PostgreSQL describes it.
@@ -200,13 +200,13 @@ pub enum MigrationError {
     },
     /// Another database session holds a lock, or waits for one ahead of the command.
     #[error(
-        "Other database sessions hold a lock that this command needs, or wait for it ahead of this command ({holders}): \
+        "Other database sessions hold a lock that this command needs, or wait for it ahead of this command ({blockers}): \
          end their transactions, and run the command again; nothing was changed."
     )]
     Locked {
         /// Each process that blocks the command, with the lock for which the command waits. The process holds that
         /// lock, or is ahead of the command in the queue for it.
-        holders: String,
+        blockers: String,
     },
     /// There are differences that `up` cannot repair.
     #[error("`up` cannot repair this: {}. Correct it by hand, and run `up` again; nothing was changed.", found.join("; "))]

@@ -32,8 +32,8 @@ pub use connect::{ConnectError, connect};
 pub use db_error::user_message;
 pub use error::MigrationError;
 pub use manifest::{MANIFEST, object_of_line};
-pub use run::{Command, SchemaChange, Status, count_accounts, dry_run, run, status};
-pub use script::sql;
+pub use run::{Command, SchemaChange, Status, count_accounts_to_delete, dry_run, run, status};
+pub use script::install_script;
 
 /// The query that checks the schema's invariants, for operators and tests. It returns one row for each violation.
 pub const INVARIANTS: &str = include_str!("../sql/invariants.sql");
@@ -69,7 +69,7 @@ pub async fn full_manifest_of<'c, C>(db: C) -> Result<String, DbErr>
 where
     C: IntoSchemaManagerConnection<'c>,
 {
-    Ok(run::read_state(&db.into_database_executor()).await?.manifest())
+    Ok(run::read_state(&db.into_database_executor()).await?.full_manifest())
 }
 
 /// Lists the objects of the database in the form of the manifest, with no line from the committed manifest. The lines

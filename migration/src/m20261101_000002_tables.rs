@@ -29,7 +29,7 @@ pub(crate) fn up_sql() -> Vec<String> {
     sql.extend(
         [
             tables::GATES_AND_REPLICA_IDENTITY,
-            tables::REQUESTS,
+            tables::REQUEST_DIGESTS,
             tables::VALUE_LIMITS,
             tables::COMMENTS,
             tables::STORAGE_AND_STATISTICS,
@@ -46,7 +46,7 @@ pub(crate) fn up_sql() -> Vec<String> {
 /// repeatable objects.
 fn down_sql() -> Vec<String> {
     let mut sql = vec![repeatable::unschedule_jobs_sql(), include_str!("../sql/publication/down.sql").to_owned()];
-    sql.push("DROP TABLE IF EXISTS private.requests CASCADE".to_owned());
+    sql.push("DROP TABLE IF EXISTS private.request_digests CASCADE".to_owned());
     sql.push("DROP TABLE IF EXISTS private.account_gates CASCADE".to_owned());
     sql.extend(tables::drop_sql());
     sql

@@ -51,7 +51,8 @@ enum CliCommand {
     Status,
     /// Print the whole schema as one SQL script, for psql or supabase/migrations; needs no database
     Sql,
-    /// Print the database's objects in the form of the manifest, one per line
+    /// Print the database's objects in the form of the manifest, one per line; lines of objects that this database
+    /// cannot have are taken from the committed manifest
     Manifest,
     /// Undo applied migrations, the last one first
     Down {
@@ -105,7 +106,7 @@ async fn run_program(arguments: Arguments) -> Result<ExitCode, String> {
     let subcommand = arguments.subcommand.unwrap_or(CliCommand::Up { num: None, dry_run: false });
     match &subcommand {
         CliCommand::Generate { name } => return generate(name).map(|()| ExitCode::SUCCESS),
-        CliCommand::Sql => return print(&migration::sql()),
+        CliCommand::Sql => return print(&migration::install_script()),
         _ => {}
     }
     let url = arguments
@@ -171,7 +172,7 @@ async fn confirm(
     if consent.yes {
         return Ok(command);
     }
-    let account_count = migration::count_accounts(db).await.map_err(user_message)?;
+    let account_count = migration::count_accounts_to_delete(db).await.map_err(user_message)?;
     if account_count == 0 {
         return Ok(command);
     }

@@ -42,7 +42,7 @@ pub(crate) struct Environment {
     /// Whether `pg_cron` is installed, and this role has USAGE on its schema.
     pub(crate) has_cron: bool,
     /// Whether these migrations created schema `private`, or will create it, because it does not exist.
-    pub(crate) creates_schema_private: bool,
+    pub(crate) private_schema_is_ours: bool,
 }
 
 impl Environment {
@@ -69,13 +69,13 @@ impl Environment {
                  ) AS has_cron,
                to_regnamespace('private') IS NULL
                  OR coalesce(obj_description(to_regnamespace('private'), 'pg_namespace'), '') LIKE 'made by sparc%'
-                 AS creates_schema_private",
+                 AS private_schema_is_ours",
         )
         .await?;
         // If schema `auth`, or the comment on `auth` or `private`, was dropped, only `private.sparc_record` still says
         // that these migrations created that schema.
         environment.has_platform_stand_in |= record.schemas.contains("auth");
-        environment.creates_schema_private |= record.schemas.contains("private");
+        environment.private_schema_is_ours |= record.schemas.contains("private");
         Ok(environment)
     }
 
@@ -86,7 +86,7 @@ impl Environment {
         } else if object.starts_with("policy ") && object.ends_with(" on realtime.messages") {
             self.has_realtime
         } else if object == "comment on schema private" {
-            self.creates_schema_private
+            self.private_schema_is_ours
         } else {
             self.has_platform_stand_in || !belongs_to_stand_in(object)
         }
@@ -205,7 +205,8 @@ pub(crate) fn name_and_table(object: &str) -> Option<(&str, &str)> {
     // The statistics target of a column is `statistics of column NAME of TABLE`; extended statistics are `statistics
     // NAME on TABLE`. Inheritance is `child table NAME of TABLE` or `parent table NAME of TABLE`.
     let separator = match kind(object) {
-        "column" | "setting" | "statistics" | "child" | "parent" if !object.contains(" on ") => " of ",
+        "column" | "setting" | "child" | "parent" => " of ",
+        "statistics" if object.starts_with("statistics of column ") => " of ",
         _ => " on ",
     };
     let (_, rest) = object.split_once(' ')?;
@@ -238,13 +239,14 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_split_outside_quotes_and_names_at_the_last_separator() {
+    fn a_quoted_name_may_contain_a_separator() {
         assert_eq!(
             split_line("policy \"Users: own\" on public.users: for select"),
             Some(("policy \"Users: own\" on public.users", "for select"))
         );
         assert_eq!(name_and_table("policy \"a on b\" on public.users"), Some(("\"a on b\"", "public.users")));
         assert_eq!(name_and_table("column id of public.users"), Some(("id", "public.users")));
+        assert_eq!(name_and_table("column \"seen on\" of public.users"), Some(("\"seen on\"", "public.users")));
     }
 
     #[test]

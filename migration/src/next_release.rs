@@ -14,8 +14,8 @@ thread_local! {
     static USES_NEXT_RELEASE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The manifest of what the migration creates.
-const LINES: &str = "column id of public.notes: uuid not null default gen_random_uuid()
+/// The lines of the manifest for what the migration creates.
+const MANIFEST_LINES: &str = "column id of public.notes: uuid not null default gen_random_uuid()
 column note of public.users: text
 comment on column note of public.users: A note.
 comment on table public.notes: Notes.
@@ -32,7 +32,7 @@ fn use_this_release() {
 }
 
 /// Adds the migration, if this thread uses the next release.
-pub(crate) fn add_migration_of_next_release(
+pub(crate) fn add_migration_if_next_release(
     mut migrations: Vec<Box<dyn MigrationTrait>>,
 ) -> Vec<Box<dyn MigrationTrait>> {
     if USES_NEXT_RELEASE.get() {
@@ -48,7 +48,7 @@ pub(crate) fn migration_sql() -> Option<(String, Vec<String>)> {
 
 /// Returns the lines of the manifest for the migration, if this thread uses the next release.
 pub(crate) fn manifest_lines() -> &'static str {
-    if USES_NEXT_RELEASE.get() { LINES } else { "" }
+    if USES_NEXT_RELEASE.get() { MANIFEST_LINES } else { "" }
 }
 
 struct Migration;

@@ -87,7 +87,7 @@ pub(crate) async fn read_applied<C: ConnectionTrait>(db: &C) -> Result<AppliedMi
 pub(crate) fn migrations() -> Vec<Box<dyn MigrationTrait>> {
     let migrations = Migrator::migrations();
     #[cfg(test)]
-    let migrations = crate::next_release::add_migration_of_next_release(migrations);
+    let migrations = crate::next_release::add_migration_if_next_release(migrations);
     migrations
 }
 
@@ -102,10 +102,11 @@ pub(crate) fn version_comment() -> String {
     format!("Applied migrations of the SPARC schema {}", script::SCHEMA_VERSION)
 }
 
-/// Returns the SQL that records this program's version and what it has created. It must run only once the database has
-/// this version's objects: it overwrites the list of those that an earlier version created, so they are not dropped
-/// afterwards. And it records that the jobs are scheduled, so they are not scheduled afterwards.
-pub(crate) fn record_sql() -> Vec<String> {
+/// Returns the SQL that records this program's version and what it has created. It must not run before the database has
+/// this version's objects and jobs. It overwrites the list of objects that an earlier version created, so those that
+/// this version no longer has must be dropped already. And it records that the jobs are scheduled, so no later `up`
+/// schedules them.
+pub(crate) fn write_record_sql() -> Vec<String> {
     let list_literal = |names: Vec<String>| query::literal(&names.join("\n"));
     vec![
         format!(
@@ -152,7 +153,7 @@ ON CONFLICT (name) DO UPDATE SET value = excluded.value",
 /// and the `up` of an earlier version that has just the remaining migrations may complete it. If the tables were
 /// dropped, the jobs were unscheduled with them. In that case the SQL also deletes the record that the jobs were
 /// scheduled, so that the next `up` schedules them again.
-pub(crate) const FORGET_MIGRATIONS: &str = "DELETE FROM private.sparc_record WHERE name IN ('migrations', 'version');
+pub(crate) const MARK_INCOMPLETE: &str = "DELETE FROM private.sparc_record WHERE name IN ('migrations', 'version');
 DELETE FROM private.sparc_record WHERE name = 'jobs' AND pg_catalog.to_regclass('public.sessions') IS NULL;
 COMMENT ON TABLE public.sparc_migrations IS NULL";
 

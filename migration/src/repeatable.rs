@@ -30,7 +30,7 @@ const FILES: [&str; 35] = [
     include_str!("../sql/triggers/session_events.sql"),
     include_str!("../sql/triggers/tutorial_progress.sql"),
     include_str!("../sql/triggers/archive.sql"),
-    include_str!("../sql/triggers/requests.sql"),
+    include_str!("../sql/triggers/request_digests.sql"),
     include_str!("../sql/triggers/statement_limits.sql"),
     include_str!("../sql/triggers/broadcast.sql"),
     include_str!("../sql/policies/users.sql"),
@@ -273,7 +273,7 @@ mod tests {
     /// The repair finds a function or view only if a statement of its own creates it. A DO block may create triggers
     /// and policies.
     #[test]
-    fn a_statement_of_its_own_creates_each_function_and_view() {
+    fn each_function_and_view_has_its_own_statement() {
         let count_by_name = |objects: Vec<String>| {
             let mut counts = BTreeMap::new();
             objects.into_iter().for_each(|object| *counts.entry(object).or_insert(0) += 1);

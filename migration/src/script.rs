@@ -27,8 +27,8 @@ DO $$ BEGIN
   END IF;
 END $$";
 
-/// The key of the advisory lock that keeps migrators (this program, and the script that [`sql`] returns) from running
-/// at the same time. The number is arbitrary.
+/// The key of the advisory lock that keeps migrators (this program, and the script that [`install_script`] returns)
+/// from running at the same time. The number is arbitrary.
 pub(crate) const LOCK_KEY: i64 = 358_434_263_618;
 
 /// Returns the SQL with which a command that changes the database begins, after [`STANDARD_SETTINGS`]. It waits at most
@@ -52,8 +52,8 @@ SET LOCAL lock_timeout = '10s'"
     )
 }
 
-/// Returns the name of each migration, with its SQL: first what Supabase provides, where it is missing, then the
-/// tables.
+/// Returns the name of each migration, with its SQL. The first creates what Supabase would provide and the database
+/// lacks; the second creates the tables.
 fn migrations_sql() -> Vec<(String, Vec<String>)> {
     let migrations = vec![
         (platform::Migration.name().to_owned(), platform::up_sql()),
@@ -102,7 +102,7 @@ pub(crate) fn finish_install_sql(jobs_were_scheduled: bool) -> Vec<String> {
     if !jobs_were_scheduled {
         sql.push(repeatable::JOBS.to_owned());
     }
-    sql.extend(record::record_sql());
+    sql.extend(record::write_record_sql());
     sql
 }
 
@@ -127,7 +127,7 @@ pub(crate) fn wrap_in_transaction(statements: &[String]) -> String {
 /// it applied, so that `up`, `check` and `status` accept the result, and fails on a database that already has the
 /// schema.
 #[must_use]
-pub fn sql() -> String {
+pub fn install_script() -> String {
     let names: Vec<String> = migrations_sql().into_iter().map(|(name, _)| name).collect();
     let check_not_installed_sql = "DO $$
 BEGIN

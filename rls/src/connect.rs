@@ -44,7 +44,7 @@ pub fn options(url: &str) -> Result<PgConnectOptions, ConnectError> {
         return Err(ConnectError::InvalidUrl);
     }
     let given_mode =
-        parameter(url, &SSLMODE_NAMES).or_else(|| env::var("PGSSLMODE").ok()).filter(|mode| !mode.is_empty());
+        parameter(url, &SSLMODE_PARAMETER_NAMES).or_else(|| env::var("PGSSLMODE").ok()).filter(|mode| !mode.is_empty());
     if let Some(mode) = given_mode.as_ref().filter(|mode| mode.parse::<PgSslMode>().is_err()) {
         return Err(ConnectError::InvalidSslMode(mode.clone()));
     }
@@ -61,8 +61,9 @@ pub fn options(url: &str) -> Result<PgConnectOptions, ConnectError> {
     if !matches!(options.get_ssl_mode(), PgSslMode::Disable) {
         check_client_certificate(url)?;
     }
-    let given_root_certificate =
-        parameter(url, &SSLROOTCERT_NAMES).or_else(|| env::var("PGSSLROOTCERT").ok()).filter(|root| !root.is_empty());
+    let given_root_certificate = parameter(url, &SSLROOTCERT_PARAMETER_NAMES)
+        .or_else(|| env::var("PGSSLROOTCERT").ok())
+        .filter(|root| !root.is_empty());
     if given_root_certificate.as_deref() == Some("system") {
         if given_mode.is_some_and(|mode| mode != "verify-full") {
             return Err(ConnectError::WeakSslMode);
@@ -141,18 +142,18 @@ pub(crate) fn with_address_of(replica_url: &str, login_url: &str) -> Result<Stri
 }
 
 /// The names of `sslmode` that the driver accepts.
-const SSLMODE_NAMES: [&str; 2] = ["sslmode", "ssl-mode"];
+const SSLMODE_PARAMETER_NAMES: [&str; 2] = ["sslmode", "ssl-mode"];
 /// The names of `sslrootcert` that the driver accepts.
-const SSLROOTCERT_NAMES: [&str; 3] = ["sslrootcert", "ssl-root-cert", "ssl-ca"];
+const SSLROOTCERT_PARAMETER_NAMES: [&str; 3] = ["sslrootcert", "ssl-root-cert", "ssl-ca"];
 /// For the client's certificate and for its key: the names that the driver accepts, and the environment variable.
-const CLIENT_CERTIFICATE_NAMES: [([&str; 2], &str); 2] =
+const CLIENT_CERTIFICATE_PARAMETER_NAMES: [([&str; 2], &str); 2] =
     [(["sslcert", "ssl-cert"], "PGSSLCERT"), (["sslkey", "ssl-key"], "PGSSLKEY")];
 
 /// Checks that the files of the client's certificate and of its key can be read. The driver reads them only during the
 /// handshake, and reports a missing file as it reports an error of the network.
 fn check_client_certificate(url: &str) -> Result<(), ConnectError> {
-    let given =
-        CLIENT_CERTIFICATE_NAMES.map(|(names, variable)| parameter(url, &names).or_else(|| env::var(variable).ok()));
+    let given = CLIENT_CERTIFICATE_PARAMETER_NAMES
+        .map(|(names, variable)| parameter(url, &names).or_else(|| env::var(variable).ok()));
     if given.iter().flatten().count() == 1 {
         return Err(ConnectError::InvalidClientCertificate("one of the two is missing".to_owned()));
     }

@@ -236,8 +236,9 @@ impl IdentityConnection {
     /// primary. Wakes the monitor if the server that was the primary is read-only.
     fn decide_retry(&self, error: &DbErr, runs_read_only: &mut bool) -> bool {
         if sqlx_error(error).is_some_and(is_outdated_statement) {
-            // The connection was discarded, and none that was opened before will be used again, so the statement will
-            // be prepared again. (Of a pool that the application already had, only this connection was discarded.)
+            // No connection that is open now will be used again, so the retry prepares the statement again. (Of a pool
+            // that the application already had, only this connection was discarded, so the retry may meet another
+            // outdated statement.)
             return true;
         }
         let Some(cluster) = self.servers().cluster() else {

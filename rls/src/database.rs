@@ -78,7 +78,7 @@ impl Database {
     ///
     /// Those of [`connect`](Self::connect), and any error of the query; [`Error::PoolTimeout`] if the query is not
     /// answered within [`Options::acquire_timeout`].
-    pub async fn connect_and_query_scalar(
+    pub async fn connect_and_query_text(
         url: &str,
         options: &Options,
         query: &'static str,
@@ -149,7 +149,7 @@ impl Database {
     /// Returns the status of each server: which one is the primary, and which are used for reads. Without replicas, the
     /// list is empty.
     #[must_use]
-    pub fn servers(&self) -> Vec<ServerStatus> {
+    pub fn server_statuses(&self) -> Vec<ServerStatus> {
         self.servers_by_identity_role.shared.cluster().map(|cluster| cluster.status()).unwrap_or_default()
     }
 

@@ -67,8 +67,8 @@ pub enum Error {
     /// The URL is invalid, or the first connection of a pool could not be opened.
     #[error(transparent)]
     Connect(#[from] crate::ConnectError),
-    /// The connection could not be opened, or was lost: before the commit was sent, or at any time in a transaction
-    /// that can write nothing. Nothing was committed.
+    /// The connection could not be opened, or it was lost before the commit was sent (in a transaction that can write
+    /// nothing, at any time). Nothing was committed.
     #[error("the connection to the database was lost before the commit; nothing was committed")]
     ConnectionLost(#[source] DbErr),
     /// The server did not answer the commit: the connection was lost, a pooler reported an error in the server's place,
@@ -238,8 +238,8 @@ pub(crate) fn is_read_only_error(error: &DbErr) -> bool {
     sqlx_error(error).and_then(pg_error).map(SqlxPostgresError::code) == Some(sqlstate::READ_ONLY_SQL_TRANSACTION)
 }
 
-/// Whether a cached prepared statement no longer fits its table: since the statement was prepared, a column was added
-/// to the table, or the type of a column was changed, so that the columns of the result would differ.
+/// Whether a cached prepared statement no longer fits its table: since the statement was prepared, a column was added,
+/// dropped or renamed, or got another type, so that the columns of the result would differ.
 pub(crate) fn is_outdated_statement(error: &sqlx::Error) -> bool {
     pg_error(error).is_some_and(|error| {
         error.code() == sqlstate::FEATURE_NOT_SUPPORTED && error.routine() == Some("RevalidateCachedQuery")
@@ -282,9 +282,9 @@ pub(crate) fn breaks_connection(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether the server closes the connection after this error, or a pooler has lost the server. (If PostgreSQL reports
-/// an error of class 08 without closing the connection, the error is about the number of a statement's values, or about
-/// PostgreSQL's own connection to another server: `dblink`, foreign tables.)
+/// Whether the server closes the connection after this error, or a pooler has lost the server. An error of class 08
+/// says so only if a pooler reports it. PostgreSQL itself uses the class also for a wrong number of a statement's
+/// values, and for its own connection to another server (`dblink`, foreign tables).
 fn is_fatal(error: &SqlxPostgresError) -> bool {
     let reports_lost_server = || {
         error.code().starts_with("08")

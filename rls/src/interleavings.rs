@@ -165,7 +165,8 @@ impl TaskContext {
         }
     }
 
-    /// Reads some rows of a stream, and may run another statement before it reads the remaining ones.
+    /// Reads some rows of a stream. Then either drops the stream, or runs another statement and reads the remaining
+    /// rows.
     async fn read_stream_and_maybe_insert(&self, frame_id: u64) {
         let select = statement("ROWS 6".to_owned());
         let commits_at_end = false;
@@ -176,7 +177,8 @@ impl TaskContext {
             let Some(Ok(_)) = rows.next().await else { return };
         }
         if random_below(2) == 0 {
-            // Meanwhile, the task that reads from the server may fill the buffer, and wait for this reader.
+            // Meanwhile, the background task of `stream_rows`, which reads from the server, may fill the buffer, and
+            // wait for this reader.
             for _ in 0..random_below(4) {
                 yield_now().await;
             }
@@ -198,8 +200,8 @@ impl TaskContext {
         self.end(frame_id).await;
     }
 
-    /// Commits or rolls back the frame, or drops its handle. Here, `abandon` stands for the drop of a handle. It also
-    /// follows a commit or rollback that may have been cancelled, because cancelling one drops the handle.
+    /// Commits or rolls back the frame, or drops its handle. These tests have no handles; they call `abandon` where a
+    /// handle would be dropped, which includes after a commit or rollback that was cancelled.
     async fn end(&self, frame_id: u64) {
         let outcome = match random_below(8) {
             0 => {
@@ -233,7 +235,7 @@ fn commit_outcome(answer: Result<(), DbErr>) -> Outcome {
 }
 
 /// Runs one program, and checks the rules.
-async fn run_program(deadline: Option<Duration>, may_lose_connection: bool) {
+async fn run_program_and_check_rules(deadline: Option<Duration>, may_lose_connection: bool) {
     // `PctScheduler` panics if its first program never has two tasks to choose from, which happens if the BEGIN is
     // cancelled. So there is always a second task for a moment.
     let second_task = spawn(yield_now());
@@ -276,7 +278,7 @@ async fn run_program(deadline: Option<Duration>, may_lose_connection: bool) {
     let state = server.state();
     let log = log.lock().unwrap_or_else(PoisonError::into_inner);
     for (row_number, row) in log.rows.iter().enumerate() {
-        // A row is saved only if its write and the commits of all frames around it are done.
+        // A row is saved if, and only if, its write and the commits of all frames around it are done.
         let mut expected = row.outcome;
         let mut next_frame_id = Some(row.frame_id);
         while let Some(frame) = next_frame_id.and_then(|frame_id| log.frames.get(&frame_id)) {
@@ -304,7 +306,8 @@ async fn wait_for_release_and_check_rules(server: &Server) {
 /// Runs the test under each of two schedulers. `SPARC_SCHEDULES` is the number of schedules under each of them; the
 /// default is 2000.
 fn explore_schedules(test: impl Fn() + Copy + Send + Sync + 'static) {
-    let schedule_count = std::env::var("SPARC_SCHEDULES").ok().and_then(|text| text.parse().ok()).unwrap_or(2000);
+    let schedule_count = std::env::var("SPARC_SCHEDULES")
+        .map_or(2000, |text| text.parse().expect("SPARC_SCHEDULES must be a number of schedules"));
     // By default, the stack of a task has 60 KiB, which is too little for the driver in a debug build.
     let mut config = shuttle::Config::new();
     config.stack_size = 1 << 20;
@@ -318,7 +321,7 @@ fn the_rules_hold_for_random_programs() {
     explore_schedules(|| {
         let (deadline, may_lose_connection) = (None, false);
         set_deadlines_may_be_exceeded(false);
-        block_on(run_program(deadline, may_lose_connection));
+        block_on(run_program_and_check_rules(deadline, may_lose_connection));
     });
 }
 
@@ -328,6 +331,6 @@ fn the_rules_hold_despite_exceeded_deadlines_and_lost_connections() {
         // The length of the deadline does not matter: `runtime::timeout` decides at random when it is exceeded.
         let (deadline, may_lose_connection) = (Some(Duration::from_secs(1)), true);
         set_deadlines_may_be_exceeded(true);
-        block_on(run_program(deadline, may_lose_connection));
+        block_on(run_program_and_check_rules(deadline, may_lose_connection));
     });
 }

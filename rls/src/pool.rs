@@ -26,9 +26,9 @@ use connector::{Connector, ServerConnection};
 
 use crate::{Error, connect::Opener, error::breaks_connection, pooler::ServerProcess, wire::PreparedStatementMode};
 
-/// Timeout of the ping before an idle connection is used. After it, another connection is tried. Also the timeout of
-/// closing a connection, and of [`probe`].
-const UPKEEP_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the server may take to answer the ping before an idle connection is used (after that, another connection is
+/// tried), to answer [`probe`], and to accept the end of a connection.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Timeout of a health check's ping.
 const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Idle connections that were last acquired longer ago than this are closed.
@@ -102,7 +102,7 @@ impl Pool {
         Ok(Self::Managed { pool, options, server_state })
     }
 
-    /// Returns how long a call may wait for a connection; `None` for a pool without PostgreSQL.
+    /// Returns how long a call may wait for a connection; `None` if the application's pool is not one of PostgreSQL.
     pub(crate) fn acquire_timeout(&self) -> Option<Duration> {
         match self {
             Self::Managed { options, .. } => Some(options.acquire_timeout),
@@ -159,7 +159,7 @@ impl Pool {
         match self {
             Self::Managed { pool, options, server_state } => {
                 // `get` is dropped only after the match, so that a connection that it is opening still counts in
-                // `has_waited_for_server`.
+                // `server_has_been_unavailable_for`.
                 let mut get = pin!(pool.get());
                 match timeout(options.acquire_timeout, get.as_mut()).await {
                     // The pool was closed while the connection was being opened. `close` does not wait for such a
@@ -174,7 +174,8 @@ impl Pool {
                     // If the server does not answer, that is the cause. Otherwise the pool is too small or the server
                     // has no connections left, and calls wait for other calls.
                     Ok(Err(_)) | Err(_)
-                        if server_state.has_waited_for_server(UPKEEP_TIMEOUT.min(options.acquire_timeout / 2)) =>
+                        if server_state
+                            .server_has_been_unavailable_for(ANSWER_TIMEOUT.min(options.acquire_timeout / 2)) =>
                     {
                         Err(no_answer_error().into())
                     }
@@ -378,14 +379,14 @@ impl fmt::Debug for PooledConnection {
 /// Closes connections with the protocol's Terminate message. A connection that cannot be closed in time is dropped.
 async fn close_all(connections: Vec<ServerConnection>) {
     for connection in connections {
-        let _ = timeout(UPKEEP_TIMEOUT, connection.pg_connection.close()).await;
+        let _ = timeout(ANSWER_TIMEOUT, connection.pg_connection.close()).await;
     }
 }
 
 /// Checks over a separate connection whether the server answers.
 async fn probe(pg_options: &PgConnectOptions) -> Result<(), sqlx::Error> {
     let connect_and_close = async { PgConnection::connect_with(pg_options).await?.close().await };
-    timeout(UPKEEP_TIMEOUT, connect_and_close).await.unwrap_or_else(|_| Err(no_answer()))
+    timeout(ANSWER_TIMEOUT, connect_and_close).await.unwrap_or_else(|_| Err(no_answer()))
 }
 
 /// The driver's error for a server that does not answer.

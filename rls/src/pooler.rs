@@ -99,7 +99,7 @@ async fn ensure_safe_statement_names(connection: &mut impl Connection) -> Result
         // This connection prepared its statements in another process. In the present one, other clients may later use
         // the same names for their statements. So the driver forgets its statements, and prepares them again.
         Some(StatementCounts { named_by_driver: 0, named_by_pooler: 0, .. }) => {
-            connection.forget_prepared_statements().await
+            connection.clear_cached_statements().await
         }
         // The pooler gives the statements of all its clients names of its own, so also those of this connection.
         Some(counts) if counts.are_tracked() => {

@@ -111,7 +111,7 @@ impl ReadRequirement {
 /// Maximum number of identities in each of the two generations, `recent` and `older`.
 const MAX_IDENTITIES_PER_GENERATION: usize = 8192;
 
-/// How long after it was recorded a commit without position may still take effect: when the connection was lost, the
+/// How long a commit without position may still take effect after it was recorded: when the connection was lost, the
 /// server may have been working on the commit.
 const MAX_COMMIT_DURATION: Duration = Duration::from_secs(60);
 
@@ -144,7 +144,7 @@ impl ReadRequirementsByIdentity {
         let remembered = self.lock();
         let key = &identity.read_requirement_key();
         let entry = remembered.recent.get(key).or_else(|| remembered.older.get(key)).copied();
-        remembered.with_covered_commits(entry.unwrap_or(remembered.floor))
+        remembered.replace_covered_commit(entry.unwrap_or(remembered.floor))
     }
 
     /// Records that the identity has written or read up to the position.
@@ -179,8 +179,9 @@ impl ReadRequirementsByIdentity {
     }
 
     /// Records a log position that the primary reported, in answer to a question that was sent after `asked_at`. It
-    /// covers the commits without position that had ended by then. Otherwise one such commit of an identity whose entry
-    /// is dropped would keep the reads of all identities without an entry on the primary for good.
+    /// covers the commits without position that were recorded at least [`MAX_COMMIT_DURATION`] before, because they
+    /// must have ended. If nothing ever covered them, one such commit of an identity whose entry is dropped would keep
+    /// the reads of all identities without an entry on the primary for good.
     pub(crate) fn record_primary_position(&self, position: LogPosition, asked_at: Instant) {
         let mut remembered = self.lock();
         let count = remembered.commit_without_position_count;
@@ -202,9 +203,9 @@ impl ReadRequirementsByIdentity {
 }
 
 impl RememberedRequirements {
-    /// Returns the same requirement, with the position that covers its commit without position instead of that commit,
-    /// if there is such a position.
-    fn with_covered_commits(&self, requirement: ReadRequirement) -> ReadRequirement {
+    /// If a position covers the requirement's commit without position, returns the requirement with that position in
+    /// place of the commit. Otherwise returns it unchanged.
+    fn replace_covered_commit(&self, requirement: ReadRequirement) -> ReadRequirement {
         match (requirement.last_commit_without_position, self.covered) {
             (Some(number), Some((covered_number, position))) if number <= covered_number => {
                 ReadRequirement { last_commit_without_position: None, ..requirement.with_min_position(Some(position)) }
@@ -217,8 +218,8 @@ impl RememberedRequirements {
         if !self.recent.contains_key(&key) {
             if self.recent.len() >= MAX_IDENTITIES_PER_GENERATION {
                 let dropped_generation = std::mem::replace(&mut self.older, std::mem::take(&mut self.recent));
-                let dropped = dropped_generation.into_values().map(|entry| self.with_covered_commits(entry));
-                self.floor = dropped.fold(self.with_covered_commits(self.floor), ReadRequirement::merge);
+                let dropped = dropped_generation.into_values().map(|entry| self.replace_covered_commit(entry));
+                self.floor = dropped.fold(self.replace_covered_commit(self.floor), ReadRequirement::merge);
             }
             let entry = self.older.get(&key).copied().unwrap_or(self.floor);
             self.recent.insert(key, entry);
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_position_parses_from_its_text_and_from_nothing_else() {
+    fn a_position_parses_from_its_text_and_not_from_other_texts() {
         for text in ["1-0/0", "1-0/16B3748", "4294967295-FFFFFFFF/FFFFFFFF"] {
             let position: LogPosition = text.parse().unwrap();
             assert_eq!(position.to_string(), text);
@@ -325,10 +326,10 @@ mod tests {
         for number in 2..MAX_IDENTITIES_PER_GENERATION * 3 {
             requirements.record(&numbered_identity(number), at(1));
         }
-        assert!(requirements.get(&ben).last_commit_without_position.is_some(), "it may be in Ben's interest");
+        assert!(requirements.get(&ben).last_commit_without_position.is_some(), "the floor applies to Ben");
         let started_at = Instant::now();
         requirements.record_primary_position(at(2), started_at);
-        // A commit that is recorded later is not covered by the same position.
+        // The wait for Ada's commit has begun. The position that covers it (4, below) does not cover this later commit.
         requirements.record_commit_without_position(&numbered_identity(2));
         requirements.record_primary_position(at(3), started_at + MAX_COMMIT_DURATION / 2);
         assert!(requirements.get(&ben).last_commit_without_position.is_some(), "the commit may still take effect");

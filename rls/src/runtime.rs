@@ -18,7 +18,7 @@ mod under_tokio {
     pub(crate) use tokio::{spawn, time::timeout};
 
     /// Spawns a task. If there is no runtime, drops the task instead.
-    pub(crate) fn spawn_detached(task: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn_or_drop(task: impl Future<Output = ()> + Send + 'static) {
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(task);
         }
@@ -61,7 +61,7 @@ mod under_shuttle {
     }
 
     /// Spawns a task.
-    pub(crate) fn spawn_detached(task: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn_or_drop(task: impl Future<Output = ()> + Send + 'static) {
         drop(spawn(task));
     }
 }

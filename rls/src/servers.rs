@@ -180,7 +180,7 @@ impl Drop for Cluster {
     }
 }
 
-/// The status of one of a handle's servers, from [`Database::servers`](crate::Database::servers).
+/// The status of one of a handle's servers, from [`Database::server_statuses`](crate::Database::server_statuses).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServerStatus {
@@ -263,7 +263,7 @@ impl Cluster {
         });
         let mut first_error = None;
         for index in order {
-            match connect_and_query_scalar(&self.members[index].opener, query).await {
+            match connect_and_query_text(&self.members[index].opener, query).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => _ = first_error.get_or_insert(error),
             }
@@ -303,7 +303,7 @@ impl Cluster {
     }
 }
 
-async fn connect_and_query_scalar(opener: &Opener, query: &'static str) -> Result<Option<String>, sqlx::Error> {
+async fn connect_and_query_text(opener: &Opener, query: &'static str) -> Result<Option<String>, sqlx::Error> {
     let connect_and_query = async {
         let mut connection = opener.open().await?;
         let answer = query_scalar(&mut connection, query).await?;

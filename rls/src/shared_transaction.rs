@@ -308,8 +308,8 @@ impl<C: Connection> SharedTransaction<C> {
         })
     }
 
-    /// Records that the handle of a frame was dropped, or that the frame's commit or rollback was not answered in time.
-    /// The next call rolls the frame back before it sends a request of its own.
+    /// Records that a frame was abandoned ([`UnfinishedReason::Abandoned`]). The next call rolls the frame back before
+    /// it sends a request of its own.
     pub(crate) fn abandon(&self, frame_id: u64) {
         self.unlocked_state.record_unfinished(frame_id, UnfinishedReason::Abandoned);
     }

@@ -9,10 +9,10 @@
 //! - `(value).f`, `(value)[1].f` and `$1.f` call `f`, unless the value has a field `f`. Such a text never counts as
 //!   harmless.
 //! - `"x"."f"` calls `f` with a row of `x`, unless `x` has a column `f`. SeaORM writes each column like this, so this
-//!   must count as harmless. If `x` is a table or a subquery, then `f` is a function for the rows of one table, which
-//!   belongs to the schema, which this crate trusts; or it is a function of PostgreSQL's own for every row, and none of
+//!   must count as harmless. If `x` is a table or a subquery, then `f` takes a row of that table, and belongs to the
+//!   schema, which this crate trusts; or it is a function of PostgreSQL's own that takes a row of any type, and none of
 //!   these changes anything. If `x` is a function in FROM (`FROM LOWER($1) AS "x"`), its row may be a mere number or
-//!   text. The functions of PostgreSQL's own that could then change something are recognized by their names.
+//!   text, and `f` may be any function of one argument. So a text with a function in FROM never counts as harmless.
 
 /// Words that SeaORM writes before a parenthesis. None of them is a function that changes the database session.
 const WORDS_BEFORE_PARENTHESIS: [&str; 36] = [
@@ -57,11 +57,6 @@ const WORDS_BEFORE_PARENTHESIS: [&str; 36] = [
 /// The beginnings of the statements that SeaORM builds from entities.
 const STATEMENT_PREFIXES: [&str; 4] = ["SELECT ", "INSERT INTO ", "UPDATE ", "DELETE FROM "];
 
-/// PostgreSQL's own functions of one argument that change the database session, run an SQL text or write, apart from
-/// those whose names begin with `pg_`.
-const CHANGING_FUNCTIONS: [&str; 7] =
-    ["lo_creat", "lo_create", "lo_import", "lo_unlink", "nextval", "setseed", "ts_stat"];
-
 /// Returns whether the text shows that the statement cannot change the database session. (`false` means only that the
 /// text does not show it.)
 pub(crate) fn cannot_change_session(sql: &str) -> bool {
@@ -69,7 +64,7 @@ pub(crate) fn cannot_change_session(sql: &str) -> bool {
     if !STATEMENT_PREFIXES.iter().any(|prefix| sql.starts_with(prefix)) || sql.contains("--") || sql.contains("/*") {
         return false;
     }
-    if names_what_changes_sessions(sql) || may_call_function_as_field(sql) {
+    if contains_system_name(sql) || may_call_function_as_field(sql) || calls_function_in_from(sql) {
         return false;
     }
     // `SELECT ... INTO` creates a table, which may be a temporary one. (The word can also occur in a name or a string.)
@@ -89,7 +84,8 @@ pub(crate) fn cannot_change_session(sql: &str) -> bool {
 /// so that a replica can run it. (A view or a policy may still call a function that writes.)
 pub(crate) fn may_run_read_only(sql: &str) -> bool {
     // FOR begins a locking clause. (The word can also occur in a name or a string; the statement then runs on the
-    // primary without need.) A system view, which has other rows on another server, never counts as harmless.
+    // primary without need.) `cannot_change_session` also rules out the system views, whose rows differ from server to
+    // server.
     sql.starts_with("SELECT ") && !has_word(sql, "for") && cannot_change_session(sql)
 }
 
@@ -134,19 +130,73 @@ fn words(sql: &str) -> impl Iterator<Item = &str> {
     sql.split(|character| !is_part_of_name(character))
 }
 
-/// Whether the text contains the word, which is in lower case, in upper or lower case.
+/// Whether the text contains the word, in upper or lower case.
 fn has_word(sql: &str, word: &str) -> bool {
     words(sql).any(|other| other.eq_ignore_ascii_case(word))
 }
 
-/// Whether the text contains the name of an object of PostgreSQL's own that can change the database session, or has
-/// other rows on another server. An update of the view `pg_settings` has the effect of `set_config`, for the rest of
-/// the session; PostgreSQL lets every role do that. In `U&"\0070g_settings"` and `u&"\0070g_settings"`, the name is
+/// Whether the text contains the name of a system object (`pg_...`), which may change the database session, or whose
+/// rows differ from server to server. An update of the view `pg_settings` has the effect of `set_config`, for the rest
+/// of the session; PostgreSQL lets every role do that. In `U&"\0070g_settings"` and `u&"\0070g_settings"`, the name is
 /// not readable.
-fn names_what_changes_sessions(sql: &str) -> bool {
+fn contains_system_name(sql: &str) -> bool {
     let has_prefix = |word: &str| word.get(..3).is_some_and(|prefix| prefix.eq_ignore_ascii_case("pg_"));
-    let is_function = |word: &str| CHANGING_FUNCTIONS.iter().any(|function| word.eq_ignore_ascii_case(function));
-    sql.contains("U&\"") || sql.contains("u&\"") || words(sql).any(|word| has_prefix(word) || is_function(word))
+    sql.contains("U&\"") || sql.contains("u&\"") || words(sql).any(has_prefix)
+}
+
+/// Whether a function, or an expression that is written like one (CAST), may stand in FROM.
+fn calls_function_in_from(sql: &str) -> bool {
+    /// The part of a query in which a word stands.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum Clause {
+        From,
+        JoinCondition,
+        Other,
+    }
+    // One for each parenthesis that is open.
+    let mut outer_clauses = Vec::new();
+    let (mut clause, mut last_word, mut rest) = (Clause::Other, "", sql);
+    while let Some(character) = rest.chars().next() {
+        let mut length = character.len_utf8();
+        match character {
+            // A text or a quoted name. A quote within it is doubled, so it looks like two texts.
+            '\'' | '"' => {
+                length = rest[1..].find(character).map_or(rest.len(), |index| index + 2);
+                last_word = "";
+            }
+            '(' => {
+                let opens_subquery_or_join = last_word.is_empty() || ["FROM", "JOIN", "LATERAL"].contains(&last_word);
+                outer_clauses.push(clause);
+                if clause == Clause::From && !opens_subquery_or_join {
+                    return true;
+                } else if clause == Clause::JoinCondition {
+                    clause = Clause::Other;
+                }
+                last_word = "";
+            }
+            ')' => clause = outer_clauses.pop().unwrap_or(Clause::Other),
+            ',' => {
+                if clause == Clause::JoinCondition {
+                    clause = Clause::From;
+                }
+                last_word = "";
+            }
+            _ if is_part_of_name(character) => {
+                length = rest.find(|character| !is_part_of_name(character)).unwrap_or(rest.len());
+                last_word = &rest[..length];
+                clause = match last_word {
+                    "FROM" | "JOIN" | "USING" => Clause::From,
+                    "ON" => Clause::JoinCondition,
+                    "SELECT" | "WHERE" | "GROUP" | "ORDER" | "HAVING" | "WINDOW" | "LIMIT" | "OFFSET" | "SET"
+                    | "VALUES" | "RETURNING" | "UNION" | "INTERSECT" | "EXCEPT" => Clause::Other,
+                    _ => clause,
+                };
+            }
+            _ => {}
+        }
+        rest = &rest[length..];
+    }
+    false
 }
 
 /// Whether the text may call a function of one argument that is written like a field of its argument: after a closing
@@ -226,128 +276,4 @@ fn is_part_of_name(character: char) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{WriteKind, cannot_change_session, may_commit, may_run_read_only, returns_written_rows, write_kind};
-
-    #[test]
-    fn the_keyword_returning_counts_only_outside_of_strings() {
-        assert!(returns_written_rows(r#"UPDATE "a" SET "n" = $1 RETURNING "n""#));
-        assert!(returns_written_rows(r#"UPDATE "a" SET "n" = 'x' RETURNING "n""#));
-        assert!(!returns_written_rows(r#"UPDATE "a" SET "n" = ' RETURNING '"#));
-        assert!(!returns_written_rows(r#"UPDATE "a" SET "n" = $1"#));
-    }
-
-    #[test]
-    fn a_statement_that_calls_a_function_may_write_anything() {
-        assert_eq!(write_kind(r#"SELECT "n" FROM "a""#), WriteKind::None);
-        assert_eq!(write_kind(r#"UPDATE "a" SET "n" = $1"#), WriteKind::Rows);
-        assert_eq!(write_kind(r#"UPDATE "a" SET "n" = "f"($1)"#), WriteKind::Anything);
-    }
-
-    #[test]
-    fn a_statement_that_may_commit_is_recognized_by_its_first_word() {
-        for sql in
-            ["COMMIT", " commit and chain", "END;", "-- a\n/* b /* c */ d */ -- e\r;End", "/**/PREPARE TRANSACTION 'a'"]
-        {
-            assert!(may_commit(sql), "{sql}");
-        }
-        // In the last text, `/*/` only opens a comment, which ends after `COMMIT`.
-        for sql in [
-            "SELECT 1 -- COMMIT",
-            "/* COMMIT",
-            "/*",
-            "/* é /",
-            "ROLLBACK",
-            "committed",
-            "ending",
-            "",
-            "/*/COMMIT*/SELECT 1",
-        ] {
-            assert!(!may_commit(sql), "{sql}");
-        }
-    }
-
-    #[test]
-    fn only_a_plain_select_may_run_read_only() {
-        assert!(may_run_read_only(r#"SELECT "a"."id" FROM "a" WHERE "a"."id" IN ($1)"#));
-        for sql in [
-            r#"SELECT "a"."id" FROM "a" FOR UPDATE"#,
-            r#"SELECT "a"."id" FROM "a" FOR NO KEY UPDATE SKIP LOCKED"#,
-            r#"SELECT "a"."id" FROM "a" for update"#,
-            "SELECT id FROM a\nFOR UPDATE",
-            r#"SELECT "id" INTO "b" FROM "a""#,
-            r#"SELECT nextval('a')"#,
-            r#"SELECT "pid" FROM "pg_stat_activity""#,
-            "SELECT pid FROM PG_STAT_ACTIVITY",
-            r#"INSERT INTO "a" ("id") VALUES ($1)"#,
-            r#"WITH "b" AS (DELETE FROM "a" RETURNING "id") SELECT "id" FROM "b""#,
-        ] {
-            assert!(!may_run_read_only(sql), "{sql}");
-        }
-    }
-
-    #[test]
-    fn statements_built_from_entities_cannot_change_the_session() {
-        for sql in [
-            r#"SELECT "a"."id", CAST("a"."kind" AS text) FROM "a" WHERE "a"."id" = $1 LIMIT $2"#,
-            r#"SELECT COUNT(*) AS num_items FROM (SELECT "a"."id" FROM "a") AS "sub_query""#,
-            r#"INSERT INTO "public"."a" ("id", "kind") VALUES ($1, CAST($2 AS "kind")) ON CONFLICT ("id") DO NOTHING"#,
-            r#"UPDATE "a" SET "n" = "n" + ($1) WHERE ("a"."id" IN ($2, $3)) AND ("b" IS NULL)"#,
-            r#"DELETE FROM "a" WHERE EXISTS(SELECT 1 FROM "b")"#,
-            r#"SELECT "a"."n" FROM "a" WHERE ("a"."n" > 1.5) AND "a"."apg_m" = 'a.b' AND "n" <> $1 AND "n" = .5"#,
-        ] {
-            assert!(cannot_change_session(sql), "{sql}");
-        }
-    }
-
-    #[test]
-    fn an_update_of_the_view_of_settings_may_change_the_session() {
-        for table in ["\"pg_settings\"", "PG_SETTINGS", "\"pg_catalog\".\"pg_settings\"", "U&\"\\0070g_settings\""] {
-            let sql = format!("UPDATE {table} SET \"setting\" = $1 WHERE \"name\" = $2");
-            assert!(!cannot_change_session(&sql), "{sql}");
-        }
-    }
-
-    #[test]
-    fn a_function_that_is_written_like_a_field_may_change_the_session() {
-        for sql in [
-            r#"SELECT ("a"."n").f FROM "a""#,
-            r#"SELECT ("a"."n") . "f" FROM "a""#,
-            r#"SELECT (SELECT "n" FROM "a").f"#,
-            r#"SELECT "a"."n"[1].f FROM "a""#,
-            "SELECT $1.f",
-            "SELECT $12\n.f",
-            r#"SELECT "x"."pg_advisory_lock" FROM CAST(7 AS bigint) AS "x""#,
-            // This runs the text as SQL.
-            r#"SELECT "x"."ts_stat" FROM LOWER($1) AS "x""#,
-            r#"SELECT "x"."TS_STAT" FROM LOWER($1) AS "x""#,
-        ] {
-            assert!(!cannot_change_session(sql), "{sql}");
-        }
-    }
-
-    #[test]
-    fn function_calls_select_into_and_other_commands_may_change_the_session() {
-        for sql in [
-            "SELECT set_config('role', 'postgres', true)",
-            r#"SELECT "set_config"('role', 'postgres', true)"#,
-            // \005f is an underscore.
-            r#"SELECT U&"set\005fconfig"('role', 'postgres', true)"#,
-            "SELECT set_config /* = */ ('role', 'postgres', true)",
-            "SELECT set_config --=\n('role', 'postgres', true)",
-            "SELECT x.COUNT('role')",
-            "SELECT x . COUNT('role')",
-            r#"INSERT INTO "a" ("n") VALUES (pg_advisory_lock(1))"#,
-            r#"INSERT INTO "a" SELECT "f"(1)"#,
-            r#"SELECT "id" INTO TEMP "b" FROM "a""#,
-            "SELECT id\ninto\tb FROM a",
-            "DO $$ BEGIN END $$",
-            "RESET ROLE",
-            // The names of these functions are éCOUNT, and COUNT with a no-break space.
-            "SELECT éCOUNT(1)",
-            "SELECT COUNT\u{a0}(1)",
-        ] {
-            assert!(!cannot_change_session(sql), "{sql}");
-        }
-    }
-}
+mod tests;

@@ -156,7 +156,8 @@ impl<C: Connection> Call<C> {
                 Ok(result.into())
             }
             Err(error) => {
-                // Whatever failed, the statements that follow in the call will not run.
+                // Even after an error that `record_outcome` does not count as a failure of the frame, the call stays
+                // incomplete.
                 self.mark_failed();
                 Err(exec_error(error))
             }

@@ -295,7 +295,7 @@ impl<C: Connection> TransactionState<C> {
             // The identity is unchanged.
             Some(0) => {
                 let counts = row.and_then(|row| StatementCounts::read(&row, 1));
-                self.forget_statements_if_deallocated(counts, pending).await?;
+                self.clear_cached_statements_if_deallocated(counts, pending).await?;
                 if let Some(frame) = self.frame(frame_id) {
                     frame.needs_verification = false;
                 }
@@ -313,7 +313,7 @@ impl<C: Connection> TransactionState<C> {
 
     /// If a statement has removed prepared statements of the driver (`DEALLOCATE`), clears the driver's cache, so that
     /// the driver prepares them again. `counts` is what the database session still has.
-    async fn forget_statements_if_deallocated(
+    async fn clear_cached_statements_if_deallocated(
         &mut self,
         counts: Option<StatementCounts>,
         pending: Pending,
@@ -326,7 +326,7 @@ impl<C: Connection> TransactionState<C> {
             return Ok(());
         }
         self.pending = Some(pending);
-        let outcome = self.connection()?.forget_prepared_statements().await;
+        let outcome = self.connection()?.clear_cached_statements().await;
         let frame_id = self.innermost_frame_id();
         self.record_outcome(frame_id, outcome).map_err(|error| self.caller_error(error, exec_error))
     }

@@ -23,13 +23,13 @@ pub(crate) struct UnlockedState {
 /// Why a frame is unfinished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum UnfinishedReason {
-    /// The handle of the frame was dropped without commit or rollback, or its commit or rollback was not answered in
-    /// time.
+    /// The handle of the frame was dropped without commit or rollback, its rollback was not answered in time, or its
+    /// commit was not sent in time (in a transaction that can write nothing: not answered).
     Abandoned,
     /// An operation of several statements did not complete (see
     /// [`UnverifiedTransaction::mark_failed`](crate::UnverifiedTransaction::mark_failed)). The value also stands for a
-    /// stream whose task stopped before the end of the stream, and for a RELEASE SAVEPOINT that was not answered in
-    /// time.
+    /// stream whose task stopped before the end of the stream, and, recorded for the outermost frame, for a RELEASE
+    /// SAVEPOINT that was sent but not answered in time.
     Failed,
 }
 

@@ -22,7 +22,7 @@ pub trait UnverifiedExt {
     /// is none, or its type is not `T`.
     fn context<T: Any + Send + Sync>(&self) -> Option<Arc<T>>;
 
-    /// Begins a transaction after whose statements the identity is not verified. The deadline applies to each
+    /// Begins a transaction in which the identity is not verified after each statement. The deadline applies to each
     /// statement, as in [`with_deadline`](IdentityConnection::with_deadline). It replaces the connection's own
     /// deadline; with `None`, there is no deadline.
     fn begin_unverified(
@@ -40,8 +40,9 @@ pub trait UnverifiedExt {
         deadline: Option<Duration>,
     ) -> impl Future<Output = Result<UnverifiedTransaction, DbErr>> + Send;
 
-    /// Returns the log position of what the identity itself wrote or read through this connection's
-    /// [`Database`](crate::Database) and its clones; `None` without replicas. A position that was given to
+    /// Returns the log position of what the identity wrote or read through this connection's
+    /// [`Database`](crate::Database) and its clones, including what was
+    /// [recorded](Self::record_seen_log_position) for it; `None` without replicas. A position that was given to
     /// [`with_min_position`](IdentityConnection::with_min_position) is not considered.
     fn seen_log_position(&self) -> Option<LogPosition>;
 

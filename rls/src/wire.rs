@@ -53,7 +53,7 @@ pub(crate) trait Connection: Send + Sized + 'static {
     fn cached_statement_count(&self) -> Option<i64>;
 
     /// Closes the driver's prepared statements on the server, and empties the driver's cache of them.
-    fn forget_prepared_statements(&mut self) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+    fn clear_cached_statements(&mut self) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 
     /// Returns the server process of the connection's last transaction; `None` if it is not tracked, as for the
     /// connections of a pool that the application created itself ([`Pool::External`](crate::pool::Pool::External)).
@@ -103,7 +103,7 @@ impl Connection for PooledConnection {
         i64::try_from(self.pg_connection().cached_statements_size()).ok()
     }
 
-    async fn forget_prepared_statements(&mut self) -> Result<(), sqlx::Error> {
+    async fn clear_cached_statements(&mut self) -> Result<(), sqlx::Error> {
         self.pg_connection_mut().clear_cached_statements().await
     }
 
@@ -125,8 +125,8 @@ impl Connection for PooledConnection {
 }
 
 /// Timeout for rolling back a transaction, and for cleaning the database session of a connection that is released.
-/// After it, the connection is closed, and the server rolls back. Reading the rest of an earlier call's response has at
-/// least this limit, even if the deadline of statements is shorter, so that a rollback can wait for it this long.
+/// After it, the connection is closed, and the server rolls back. It is also the minimum timeout for reading the rest
+/// of an earlier call's response: even if the deadline of statements is shorter, a rollback can wait this long for it.
 pub(crate) const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The maximum number of values of one statement. The protocol sends their number in 16 bits.

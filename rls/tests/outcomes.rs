@@ -107,12 +107,12 @@ async fn forward_to_server(
     let mut was_prepared = false;
     while let Ok(length @ 1..) = from_client.read(&mut message).await {
         let has_word = message[..length].windows(word.len()).any(|part| part == word.as_bytes());
-        let is_found = has_word && is_armed.swap(false, Ordering::SeqCst);
+        let is_triggered = has_word && is_armed.swap(false, Ordering::SeqCst);
         // Of several statements (Query), text and request are one message. The text of a single statement is sent first
         // (Parse), and the request to execute it once the server has answered.
         let is_query = message[0] == b'Q';
-        let is_execution = was_prepared || is_found && is_query;
-        was_prepared = is_found && !is_query;
+        let is_execution = was_prepared || is_triggered && is_query;
+        was_prepared = is_triggered && !is_query;
         if is_execution {
             fault_sender.send(true).unwrap();
             if matches!(fault, Fault::Silence) {
@@ -290,7 +290,7 @@ async fn a_class_08_error_that_postgresql_itself_raises_is_not_a_lost_connection
 }
 
 #[tokio::test]
-async fn a_handle_over_the_applications_pool_has_the_default_deadline_unless_with_deadline_replaces_it() {
+async fn a_handle_over_the_applications_pool_has_the_default_deadline_unless_another_is_set() {
     let database = create_database().await;
     let handle = Database::from_connection(database.connect(1).await.unwrap());
     assert_eq!(as_owner(&handle).deadline(), Options::default().deadline);

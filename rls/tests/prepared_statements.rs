@@ -16,7 +16,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_prepared_statement_is_not_reused_if_the_count_or_types_of_the_values_differ() {
+async fn a_prepared_statement_is_not_reused_for_other_types_and_a_wrong_count_of_values_is_refused() {
     let (database, _, role) = create_tenant_database().await;
     let schema = format!("CREATE TABLE numbers (n bigint); GRANT SELECT, INSERT ON numbers TO {role}");
     database.connect(1).await.unwrap().execute_unprepared(&schema).await.unwrap();
@@ -177,8 +177,8 @@ async fn start_tracking_pooler(database: &testdb::Database) -> String {
     url
 }
 
-/// Replaces the names of the driver's statements. PostgreSQL ignores the request to close a statement that does not
-/// exist.
+/// Replaces the names of the driver's statements in a Close message by one that does not exist. PostgreSQL ignores such
+/// a message, so the statements stay.
 fn rename_statements(messages: &mut [u8]) {
     const DRIVERS_PREFIX: &[u8] = b"sqlx_s_";
     for index in 0..messages.len().saturating_sub(DRIVERS_PREFIX.len()) {
@@ -192,7 +192,8 @@ fn rename_statements(messages: &mut [u8]) {
 }
 
 #[tokio::test]
-async fn behind_a_pooler_that_tracks_prepared_statements_raw_sql_keeps_its_connection_and_the_drivers_statements() {
+async fn behind_a_pooler_that_tracks_prepared_statements_raw_sql_other_than_prepare_keeps_its_connection_and_the_drivers_statements()
+ {
     let (database, _, role) = create_tenant_database().await;
     let mut options = Options::default();
     options.max_connections = 1;
@@ -218,5 +219,9 @@ async fn behind_a_pooler_that_tracks_prepared_statements_raw_sql_keeps_its_conne
     assert_eq!(fetch_number(count_prepared).await, 1, "the statement must not be prepared again");
     assert_eq!(fetch_number(select_process_id).await, process_id, "the connection must be the same");
     assert_eq!(outcome_code(acme.execute_unprepared("PREPARE mine AS SELECT 1").await), "done");
-    assert_ne!(fetch_number(select_process_id).await, process_id, "a statement of PREPARE must not stay");
+    assert_ne!(
+        fetch_number(select_process_id).await,
+        process_id,
+        "after the caller's own PREPARE, the connection must be replaced"
+    );
 }

@@ -54,9 +54,9 @@ async fn a_rollback_after_a_streamed_raw_commit_says_that_a_statement_ended_the_
 }
 
 #[tokio::test]
-async fn every_kind_of_call_after_a_dropped_raw_commit_says_that_a_statement_ended_the_transaction() {
+async fn every_kind_of_call_after_a_raw_commit_whose_call_was_dropped_says_that_a_statement_ended_the_transaction() {
     let (_database, acme) = create_database_with_commit_delay(0.5).await;
-    for next_call in ["query", "rollback", "commit"] {
+    for next_call in ["query", "stream", "begin", "rollback", "commit"] {
         for is_streamed in [false, true] {
             let tx = acme.begin().await.unwrap();
             tx.execute_unprepared(INSERT_NOTE).await.unwrap();
@@ -70,17 +70,19 @@ async fn every_kind_of_call_after_a_dropped_raw_commit_says_that_a_statement_end
             assert!(timeout(Duration::from_millis(100), commit).await.is_err(), "the COMMIT must still be running");
             let outcome = match next_call {
                 "query" => tx.query_one_raw(statement("SELECT 1")).await.map(drop),
+                "stream" => tx.stream_raw(statement("SELECT 1")).await.map(drop),
+                "begin" => tx.begin().await.map(drop),
                 "rollback" => tx.rollback().await,
                 _ => tx.commit().await,
             };
             assert_eq!(outcome_code(outcome), "transaction_ended", "{next_call}, streamed: {is_streamed}");
         }
     }
-    assert_eq!(count_notes(&acme).await, 6);
+    assert_eq!(count_notes(&acme).await, 10);
 }
 
 #[tokio::test]
-async fn a_dropped_raw_commit_that_the_server_refused_leaves_a_failed_transaction() {
+async fn a_raw_commit_whose_call_was_dropped_and_that_the_server_refused_leaves_a_failed_transaction() {
     let (database, acme) = create_database_with_commit_delay(0.5).await;
     let create_trigger = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
            $$ BEGIN RAISE 'refused'; END $$;
@@ -114,7 +116,8 @@ async fn a_raw_commit_that_exceeds_its_deadline_while_another_call_waits_has_an_
 }
 
 #[tokio::test]
-async fn a_commit_after_a_dropped_raw_commit_has_an_unknown_outcome_if_the_server_does_not_answer_in_time() {
+async fn a_commit_after_a_raw_commit_whose_call_was_dropped_has_an_unknown_outcome_if_the_server_does_not_answer_in_time()
+ {
     for is_nested in [false, true] {
         let (_database, acme) = create_database_with_commit_delay(3.5).await;
         let tx = acme.clone().with_deadline(Duration::from_secs(1)).begin().await.unwrap();

@@ -39,7 +39,7 @@ impl Cluster {
         let mut options = Options::default();
         options.replicas = vec![replica_database.url().to_owned()];
         let handle = Database::connect(database.url(), &options).await.unwrap();
-        while handle.servers().iter().all(|server| server.role != ServerRole::Replica) {
+        while handle.server_statuses().iter().all(|server| server.role != ServerRole::Replica) {
             sleep(Duration::from_millis(50)).await;
         }
         let replica = replica_database.connect(1).await.unwrap();
@@ -138,8 +138,9 @@ async fn the_pools_of_all_servers_close_at_once_even_if_a_connection_to_the_prim
 }
 
 #[tokio::test]
-async fn a_server_that_reports_no_log_position_is_not_called_another_service() {
+async fn connecting_to_a_server_that_reports_no_log_position_fails_with_that_reason() {
     let database = Server::open().await.unwrap().create_unmigrated().await.unwrap();
+    // PostgreSQL always has a log position. But without a system identifier, all of its report counts as missing.
     let schema = "CREATE SCHEMA shadow;
         CREATE FUNCTION shadow.pg_control_system(OUT system_identifier bigint) LANGUAGE sql AS 'SELECT NULL::bigint'";
     database.connect(1).await.unwrap().execute_unprepared(schema).await.unwrap();
@@ -171,17 +172,17 @@ async fn run_blocking(server: &Server, request: fn(&Server) -> Result<(), testdb
 
 /// Returns what each server of the handle is used for.
 fn roles(handle: &Database) -> Vec<ServerRole> {
-    handle.servers().iter().map(|server| server.role).collect()
+    handle.server_statuses().iter().map(|server| server.role).collect()
 }
 
-/// Waits until the servers of the handle are used for this.
+/// Waits until the servers of the handle have the expected roles.
 async fn wait_for_roles(handle: &Database, expected: [ServerRole; 2]) {
     let waiting = async {
         while roles(handle) != expected {
             sleep(Duration::from_millis(50)).await;
         }
     };
-    timeout(Duration::from_secs(20), waiting).await.unwrap_or_else(|_| panic!("they are {:?}", roles(handle)));
+    timeout(Duration::from_secs(20), waiting).await.unwrap_or_else(|_| panic!("the roles are {:?}", roles(handle)));
 }
 
 /// Starts a standby, and waits until it has replayed the creation of the database. Returns the standby and its copy of

@@ -41,15 +41,15 @@ struct Firewall {
     url: String,
     silenced_count: watch::Sender<usize>,
     /// On how many silenced connections the client has sent something other than the message that closes it.
-    used_count: Arc<AtomicUsize>,
+    used_after_silence_count: Arc<AtomicUsize>,
 }
 
 impl Firewall {
     async fn start(database: &testdb::Database) -> Self {
         let (listener, url, server_address) = listen_in_front_of(database).await;
         let (silenced_count, silenced_count_receiver) = watch::channel(0);
-        let used_count = Arc::new(AtomicUsize::new(0));
-        let counter = used_count.clone();
+        let used_after_silence_count = Arc::new(AtomicUsize::new(0));
+        let counter = used_after_silence_count.clone();
         tokio::spawn(async move {
             for connection_number in 1.. {
                 let (mut client, _) = listener.accept().await.unwrap();
@@ -70,7 +70,7 @@ impl Firewall {
                 });
             }
         });
-        Self { url, silenced_count, used_count }
+        Self { url, silenced_count, used_after_silence_count }
     }
 
     /// Silently drops what is sent from now on over the first connections since the start, and does not close them.
@@ -94,7 +94,7 @@ async fn if_a_firewall_drops_all_idle_connections_a_call_waits_for_only_one_of_t
     // One more, because `connect` has opened and closed a connection.
     firewall.silence(CONNECTION_COUNT + 1);
     assert_eq!(outcome_code(owner.execute_unprepared(INSERT_NOTE).await), "done");
-    assert_eq!(firewall.used_count.load(Ordering::SeqCst), 1, "connections that were pinged");
+    assert_eq!(firewall.used_after_silence_count.load(Ordering::SeqCst), 1, "connections that were pinged");
     assert_eq!(handle.pool_status("postgres").connections, 1, "the others are replaced when they are needed");
 }
 
@@ -108,13 +108,13 @@ async fn if_a_firewall_drops_all_idle_connections_a_health_check_waits_for_only_
     firewall.silence(CONNECTION_COUNT + 1);
     // A health check pings a connection however long it was idle.
     handle.ping().await.unwrap();
-    assert_eq!(firewall.used_count.load(Ordering::SeqCst), 1, "connections that were pinged");
+    assert_eq!(firewall.used_after_silence_count.load(Ordering::SeqCst), 1, "connections that were pinged");
     assert_eq!(handle.pool_status("postgres").connections, 1);
 }
 
-/// Starts a proxy that forwards its first connections to the server, `forwarded_count` of them. It accepts the others
-/// too, but nobody answers on them. Returns the URL of the database through the proxy.
-async fn start_proxy_that_answers(database: &testdb::Database, forwarded_count: usize) -> String {
+/// Starts a proxy that forwards its first `forwarded_count` connections to the server. It accepts the others too, but
+/// nobody answers on them. Returns the URL of the database through the proxy.
+async fn start_proxy_that_forwards(database: &testdb::Database, forwarded_count: usize) -> String {
     let (listener, url, server_address) = listen_in_front_of(database).await;
     tokio::spawn(async move {
         let mut unanswered = Vec::new();
@@ -131,13 +131,13 @@ async fn start_proxy_that_answers(database: &testdb::Database, forwarded_count: 
     url
 }
 
-/// Connects through [`start_proxy_that_answers`], with a pool of one connection.
+/// Connects through [`start_proxy_that_forwards`], with a pool of one connection.
 async fn connect_through_proxy(
     database: &testdb::Database,
     forwarded_count: usize,
     acquire_timeout: Duration,
 ) -> IdentityConnection {
-    let url = start_proxy_that_answers(database, forwarded_count).await;
+    let url = start_proxy_that_forwards(database, forwarded_count).await;
     let mut options = Options::default();
     (options.max_connections, options.acquire_timeout) = (1, acquire_timeout);
     as_owner(&Database::connect(&url, &options).await.unwrap())
@@ -174,7 +174,7 @@ async fn a_server_that_does_not_answer_is_reported_to_each_call_even_if_the_pool
 #[tokio::test]
 async fn a_server_that_does_not_answer_is_reported_if_the_application_supplied_the_pool() {
     let database = create_database().await;
-    let url = start_proxy_that_answers(&database, 0).await;
+    let url = start_proxy_that_forwards(&database, 0).await;
     let mut options = ConnectOptions::new(url);
     options.connect_lazy(true).acquire_timeout(Duration::from_secs(1));
     let owner = as_owner(&Database::from_connection(sea_orm::Database::connect(options).await.unwrap()));

@@ -322,7 +322,7 @@ async fn a_listen_that_raw_sql_commits_is_undone_before_the_next_identity() {
 }
 
 #[tokio::test]
-async fn may_have_written_is_false_only_if_text_or_result_show_that_nothing_was_written() {
+async fn may_have_written_is_false_only_if_the_sql_or_its_result_shows_that_nothing_was_written() {
     let (database, handle, role) = create_tenant_database().await;
     let schema = format!(
         "GRANT UPDATE ON notes TO {role};
@@ -370,7 +370,7 @@ async fn a_pool_of_no_connections_or_of_more_than_any_server_can_have_is_refused
 }
 
 #[tokio::test]
-async fn a_text_full_of_comments_is_examined_in_linear_time() {
+async fn a_statement_full_of_comments_is_examined_in_linear_time() {
     let (_database, handle, role) = create_tenant_database().await;
     let comments = "/* ".repeat(1_000_000);
     let started_at = Instant::now();

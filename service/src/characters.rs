@@ -90,7 +90,7 @@ pub struct CharacterSeat {
     /// Session.
     pub session_id: Uuid,
     /// Status of the session.
-    pub status: SessionStatus,
+    pub session_status: SessionStatus,
     /// Seer of the session.
     pub seer_id: Uuid,
     /// Adventure of the session.
@@ -219,7 +219,8 @@ impl<C: Caller> Characters<'_, C> {
                     session_players::Column::IsActive,
                     session_players::Column::JoinedAt,
                 ])
-                .columns([sessions::Column::Status, sessions::Column::SeerId, sessions::Column::AdventureId])
+                .column_as(sessions::Column::Status, "session_status")
+                .columns([sessions::Column::SeerId, sessions::Column::AdventureId])
                 .into_model()
                 .all(tx)
                 .await?)

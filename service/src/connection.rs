@@ -35,7 +35,8 @@ pub(crate) trait OperationTransactionExt {
         self.caller_identity().user_id().ok_or(Error::NotSignedIn)
     }
 
-    /// Runs one statement as `service_role`, then restores the role. A comment must justify each use.
+    /// Runs one statement as `service_role`, then restores the role. A comment must justify each use. Returns
+    /// [`Error::Misconfigured`] if the service has a login of its own ([`Options::service_url`](crate::Options)).
     fn execute_as_service(&self, statement: Statement) -> impl Future<Output = Result<ExecResult, DbErr>> + Send;
 }
 
@@ -104,9 +105,9 @@ pub(crate) mod sealed {
         /// transaction, because that connection would not see the transaction's uncommitted rows.
         fn as_service(&self) -> Option<IdentityConnection>;
 
-        /// Returns whether a retry of an operation may run on another server, because there are replicas. `false` for a
-        /// caller's transaction, which stays on its server.
-        fn has_replicas(&self) -> bool;
+        /// Returns whether a retry of an operation may run on another server. `true` if there are replicas, except for
+        /// a caller's transaction, which stays on its server.
+        fn may_retry_on_another_server(&self) -> bool;
 
         /// Begins a transaction, or joins the caller's. `deadline` applies to each statement of a new transaction; a
         /// joined transaction keeps the deadline that it began with. A new read-only transaction may run on a replica.
@@ -130,7 +131,7 @@ pub(crate) mod sealed {
             Some(self.as_identity(supabase::service()))
         }
 
-        fn has_replicas(&self) -> bool {
+        fn may_retry_on_another_server(&self) -> bool {
             self.has_replicas()
         }
 
@@ -161,8 +162,7 @@ pub(crate) mod sealed {
             None
         }
 
-        // The transaction cannot move to another server.
-        fn has_replicas(&self) -> bool {
+        fn may_retry_on_another_server(&self) -> bool {
             false
         }
 

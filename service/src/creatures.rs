@@ -29,8 +29,8 @@ use crate::{
     rows::{self, set_if_some},
 };
 
-/// The attributes of a creature: `creatures.stats`. Each is 1 to 10: the number of dice that a check of the attribute
-/// rolls before dice modifiers. Unknown fields are kept.
+/// The attributes of a creature: `creatures.stats`. Each is from 1 to 10. It is the number of dice for a check of that
+/// attribute, to which modifiers may add and from which they may take. Unknown fields are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Stats {

@@ -26,7 +26,7 @@ mod new_roll;
 mod statistics;
 
 use entity::{dice_rolls, sea_orm_active_enums::RollType};
-use sea_orm::{ActiveValue::Set, EntityTrait};
+use sea_orm::{ActiveValue::Set, EntityTrait, sea_query::Expr};
 use uuid::Uuid;
 
 pub use history::{HeroicSavesRemaining, HistoryFilter};
@@ -79,7 +79,16 @@ impl<C: Caller> Dice<'_, C> {
                 description: Set(roll.description.clone()),
                 ..Default::default()
             };
-            let repeat_check = rows::RepeatCheck::ByColumnsAndAuthor(dice_rolls::Column::RolledBy);
+            // The deletion of a creature sets the column to NULL. If the requested creature exists, the deleted one was
+            // another.
+            let creature_was_deleted = |id: Uuid| {
+                let sql = "dice_rolls.creature_id IS NULL AND NOT EXISTS (SELECT FROM public.creatures WHERE id = $1)";
+                (dice_rolls::Column::CreatureId, Expr::cust_with_values(sql, [id]))
+            };
+            let repeat_check = rows::RepeatCheck::ByColumnsAndAuthor {
+                author: dice_rolls::Column::RolledBy,
+                changed_by_database: creature_id.map(creature_was_deleted),
+            };
             rows::insert_or_get(tx, build_row, dice_rolls::Column::Id, "roll", repeat_check).await
         })
     }

@@ -8,7 +8,7 @@ mod translate;
 use entity::sea_orm_active_enums::SessionStatus;
 use sea_orm::{ActiveEnum, DbErr};
 
-pub(crate) use translate::{explain_bind_mismatch, explain_ungranted_column, not_listener_error};
+pub(crate) use translate::{explain_bind_mismatch, explain_ungranted_column, no_event_access_error};
 
 use crate::content::ValidationError;
 
@@ -175,7 +175,7 @@ pub enum Error {
     },
     /// Users lack the privilege that the caller's statement needs on a table or on one of its columns. Code
     /// `column_closed`.
-    #[error("users must not do this to the table {table}, or not with these columns: {instead}")]
+    #[error("users must not do this to the table {table}, or must not use these columns for it: {instead}")]
     ColumnNotGranted {
         /// The table.
         table: &'static str,

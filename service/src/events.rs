@@ -5,8 +5,8 @@
 //! type begins with `client.`. Events are kept for a day. [`Events::subscribe`] streams them as they happen;
 //! [`Events::after`] returns a page at a time.
 //!
-//! A *listener* of a session may read its events: the Seer, a player (even after leaving, unless the Seer removed
-//! them), and the service.
+//! The *readers* of a session's events are those who may read them: the Seer, a player (even after leaving, unless the
+//! Seer removed them), and the service.
 //!
 //! ```
 //! use service::{Operations, Sparc, events::NewEvent};
@@ -41,7 +41,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::{
-    Caller, Error, binds::Binds, connection::OperationTransaction, error::not_listener_error, operation::operation,
+    Caller, Error, binds::Binds, connection::OperationTransaction, error::no_event_access_error, operation::operation,
     rows,
 };
 
@@ -116,7 +116,8 @@ impl<C: Caller> Events<'_, C> {
                 payload: Set(event.payload.clone()),
                 ..Default::default()
             };
-            let repeat_check = rows::RepeatCheck::ByColumnsAndAuthor(session_events::Column::SenderId);
+            let author = session_events::Column::SenderId;
+            let repeat_check = rows::RepeatCheck::ByColumnsAndAuthor { author, changed_by_database: None };
             rows::insert_or_get(tx, build_row, session_events::Column::Id, "event", repeat_check).await
         })
     }
@@ -125,7 +126,7 @@ impl<C: Caller> Events<'_, C> {
     /// 0, it starts with the oldest event of the last day. A further call with the `seq` of the last event returned
     /// continues without a gap, or fails if later events may have been deleted.
     ///
-    /// Who may: the session's listeners. Three round trips.
+    /// Who may: the readers of the session's events. Three round trips.
     ///
     /// # Errors
     ///
@@ -141,7 +142,7 @@ impl<C: Caller> Events<'_, C> {
     /// Returns the `seq` of the newest event of a session, or 0 if it has none from the last day. A client calls it
     /// before it reads the session's state, and then subscribes after that event, so that it misses no change.
     ///
-    /// Who may: the session's listeners. Three round trips.
+    /// Who may: the readers of the session's events. Three round trips.
     ///
     /// # Errors
     ///
@@ -155,7 +156,7 @@ impl<C: Caller> Events<'_, C> {
             let sql = format!(
                 "SELECT seq FROM ( \
                    SELECT seq, created_at FROM public.session_events \
-                   WHERE (SELECT private.require_listener({session})) AND session_id = {session} \
+                   WHERE (SELECT private.require_event_access({session})) AND session_id = {session} \
                    ORDER BY seq DESC LIMIT {limit} \
                  ) AS newest \
                  WHERE created_at > now() - INTERVAL '24 hours'"
@@ -178,7 +179,7 @@ async fn read_kept_events_after(tx: &OperationTransaction, session_id: Uuid, seq
     let limit = binds.bind(MAX_EVENTS_PER_CALL + i64::from(includes_start));
     let sql = format!(
         "SELECT {EVENT_COLUMNS} FROM public.session_events \
-         WHERE (SELECT private.require_listener({session})) AND session_id = {session} AND seq >= {start} \
+         WHERE (SELECT private.require_event_access({session})) AND session_id = {session} AND seq >= {start} \
            AND ({start} > 0 AND seq > {start} OR created_at > now() - INTERVAL '24 hours') \
          ORDER BY seq LIMIT {limit}"
     );
@@ -231,14 +232,14 @@ fn choose_history_id(
     }
 }
 
-/// Returns the error for a result of `private.listener_status` or `private.my_listener_status`. `None` if the account
-/// may listen to the session.
-fn listener_status_error(status: &str) -> Option<Error> {
+/// Returns the error for a result of `private.event_access` or `private.my_event_access`. `None` if the
+/// account may read the session's events.
+fn event_access_error(status: &str) -> Option<Error> {
     match status {
-        "listens" => None,
+        "may_read" => None,
         "account_closed" => Some(Error::AccountClosed),
         "no_session" => Some(Error::NotFound { what: "session" }),
-        _ => Some(not_listener_error()),
+        _ => Some(no_event_access_error()),
     }
 }
 

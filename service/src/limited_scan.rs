@@ -21,7 +21,7 @@ pub(crate) struct PageQuery {
 }
 
 impl PageQuery {
-    /// Returns the query of a page of a list all of whose filters an index supports. The scan has no limit.
+    /// Returns the query of a page. An index supports every filter of the list, so the scan has no limit.
     pub(crate) fn without_scan_limit(binds: Binds, page_sql: String) -> Self {
         Self { statement: binds.into_statement(page_sql), has_scan_limit: false }
     }

@@ -1,4 +1,4 @@
-//! Maintenance jobs. They can be repeated and run concurrently. All but the vacuum work in batches.
+//! Maintenance jobs. They can be repeated and run concurrently. All of them except `vacuum` work in batches.
 //!
 //! Where the extension `pg_cron` is installed, the migration schedules the same jobs, but its vacuum jobs process only
 //! `sessions` and `dice_rolls`.

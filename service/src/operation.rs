@@ -42,7 +42,7 @@ pub(crate) struct OperationRun {
     /// Whether the present attempt may run on a replica or in a `READ ONLY` transaction. `false` after the first
     /// failure.
     attempt_is_read_only: bool,
-    has_replicas: bool,
+    may_retry_on_another_server: bool,
     started_at: Instant,
     /// How long the operation may take from `started_at`, with all its attempts. `None` if there is no limit.
     deadline: Option<Duration>,
@@ -52,11 +52,11 @@ pub(crate) struct OperationRun {
 impl OperationRun {
     pub(crate) fn new(caller: &impl Caller, access: Access) -> Self {
         let caller_is_visitor = caller.identity() == Identity::Anon;
-        let has_replicas = caller.has_replicas();
+        let may_retry_on_another_server = caller.may_retry_on_another_server();
         Self {
             failed_attempts: 0,
             attempt_is_read_only: access == Access::ReadOnly,
-            has_replicas,
+            may_retry_on_another_server,
             started_at: Instant::now(),
             deadline: caller.deadline(),
             caller_is_visitor,
@@ -139,7 +139,7 @@ impl OperationRun {
         let may_succeed = matches!(error, Error::Busy)
             // Not after a timeout: the attempt has already waited `acquire_timeout` for a server that did not answer.
             || matches!(error, Error::ConnectionLost(source) if !is_timeout(source))
-            || (self.has_replicas || self.attempt_is_read_only) && matches!(error, Error::ReadOnly);
+            || (self.may_retry_on_another_server || self.attempt_is_read_only) && matches!(error, Error::ReadOnly);
         // The next attempt runs on the primary, in a transaction that may write.
         self.attempt_is_read_only = false;
         let has_time = self.remaining().is_none_or(|remaining| !remaining.is_zero());

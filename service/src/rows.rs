@@ -20,11 +20,15 @@ use crate::{
 };
 
 /// How to tell whether an existing row with the requested id was created by the same request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum RepeatCheck<C> {
-    /// For rows that never change: compares all columns that the request sets, and the column given here, in which the
-    /// database stores the row's author.
-    ByColumnsAndAuthor(C),
+    /// For rows that the requests of users never change: compares all columns that the request sets, and the column
+    /// `author`, in which the database stores the row's author.
+    ByColumnsAndAuthor {
+        author: C,
+        /// A column that the database may have changed since, and a condition that is true if it may have done so.
+        changed_by_database: Option<(C, SimpleExpr)>,
+    },
     /// For rows that may change: compares the digest of the original request, which the database keeps.
     ByDigest,
 }
@@ -54,9 +58,21 @@ where
     let row = build_row();
     let query = A::Entity::find().filter(matches_values_of(&row, [id_column]));
     let query = match repeat_check {
-        RepeatCheck::ByColumnsAndAuthor(author_column) => query
-            .filter(matches_values_of(&row, <A::Entity as EntityTrait>::Column::iter()))
-            .filter(equals(author_column, tx.caller_identity().user_id().into())),
+        RepeatCheck::ByColumnsAndAuthor { author, changed_by_database } => {
+            let (changed_column, may_have_changed) = changed_by_database.unzip();
+            let is_unchanged = |column: &<A::Entity as EntityTrait>::Column| {
+                changed_column.as_ref().is_none_or(|changed| changed.as_str() != column.as_str())
+            };
+            let query = query
+                .filter(matches_values_of(&row, <A::Entity as EntityTrait>::Column::iter().filter(is_unchanged)))
+                .filter(equals(author, tx.caller_identity().user_id().into()));
+            match may_have_changed {
+                Some(condition) => {
+                    query.filter(Condition::any().add(matches_values_of(&row, changed_column)).add(condition))
+                }
+                None => query,
+            }
+        }
         RepeatCheck::ByDigest => {
             let table = A::Entity::default().table_name().to_owned();
             let is_same_request_sql = "private.is_same_request($1, $2)";

@@ -67,8 +67,9 @@ impl Sparc {
     ///
     /// [`Error::ConnectFailed`] if no connection can be opened. Its message names the cause (wrong host or password,
     /// unknown database, no TLS, no server) in the same words as the program `migration`. [`Error::SchemaMissing`] if
-    /// the database is not migrated, [`Error::SchemaOutdated`] if its schema is older than this crate needs.
-    /// [`Error::PoolExhausted`] if a connection is opened, but the version of the schema cannot be read in time.
+    /// the database is not migrated, [`Error::SchemaOutdated`] if its schema is older than this crate needs, or a
+    /// migration is not finished. [`Error::PoolExhausted`], [`Error::ConnectionLost`] or [`Error::Database`] if a
+    /// connection is opened, but the version of the schema cannot be read.
     /// [`Error::Misconfigured`] if [`Options::max_connections`] is out of range.
     pub async fn connect(url: &str) -> Result<Self, Error> {
         Self::connect_with(url, Options::default()).await
@@ -82,7 +83,7 @@ impl Sparc {
     pub async fn connect_with(url: &str, options: Options) -> Result<Self, Error> {
         let rls_options = options.rls_options();
         let (mut database, version_comment) =
-            Database::connect_and_query_scalar(url, &rls_options, READ_VERSION_COMMENT).await?;
+            Database::connect_and_query_text(url, &rls_options, READ_VERSION_COMMENT).await?;
         check_schema_version(version_comment.as_deref())?;
         if let Some(service_url) = &options.service_url {
             database = database.with_pool_for_role(supabase::SERVICE_ROLE, service_url, &rls_options).await?;
@@ -108,8 +109,9 @@ impl Sparc {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidClaims`] if `claims` does not serialize to an object, or a claim contains NUL; also unless the
-    /// role is `authenticated` and `sub` is a UUID, or the role is `anon` and there is no `sub`.
+    /// [`Error::InvalidClaims`] if `claims` does not serialize to an object, or a claim contains NUL. Two combinations
+    /// of claims are accepted: the role `authenticated` with a UUID as `sub`, and the role `anon` without `sub`. Any
+    /// other is [`Error::InvalidClaims`] too.
     pub fn as_claims(&self, claims: impl Serialize) -> Result<IdentityConnection, Error> {
         let Ok(Value::Object(claims)) = serde_json::to_value(claims) else {
             return Err(Error::InvalidClaims { rule: "claims must be a JSON object" });
@@ -135,8 +137,8 @@ impl Sparc {
     /// Returns the status of each server: which one is the primary, and which are used for reads. Returns an empty list
     /// if no replicas are configured.
     #[must_use]
-    pub fn servers(&self) -> Vec<ServerStatus> {
-        self.database.servers()
+    pub fn server_statuses(&self) -> Vec<ServerStatus> {
+        self.database.server_statuses()
     }
 
     /// Pings the server through each pool, for a health check. With replicas, pings the primary. Fails at once if the
@@ -194,7 +196,8 @@ pub struct Options {
     /// `max_prepared_statements`). Each transaction then begins by deallocating what other clients have prepared, in
     /// the same round trip, and each statement takes a second round trip to be prepared.
     pub cache_prepared_statements: bool,
-    /// The deadline of each operation, as in [`IdentityConnection::with_deadline`]. The default is 30 seconds; without
+    /// The deadline of each operation as a whole, with its retries, and of each statement that the application runs
+    /// itself ([`IdentityConnection::with_deadline`]). The default is 30 seconds; without
     /// a deadline, an operation would wait forever if the network silently drops packets. `None` means no deadline.
     pub deadline: Option<Duration>,
     /// The URL for [`Sparc::as_service`], with another login. Recommended: the users' login then need not be a member

@@ -15,8 +15,8 @@
 //! # let user_id = demo.player;
 //! let ada = sparc.as_user(user_id);
 //! ada.tutorial().begin(TutorialPath::Seer).await?;
-//! ada.tutorial().advance(Step::Welcome).await?;
-//! ada.tutorial().advance(Step::RunningSessions).await?;
+//! ada.tutorial().complete_step(Step::Welcome).await?;
+//! ada.tutorial().complete_step(Step::RunningSessions).await?;
 //! let progress = ada.tutorial().complete().await?;
 //! assert!(progress.completed_at.is_some());
 //! # Ok(())
@@ -154,20 +154,20 @@ impl<C: Caller> Tutorial<'_, C> {
         })
     }
 
-    /// Completes the caller's current step, which `completed` must name, and moves to the next one.
+    /// Completes the caller's current step, which `step` must name, and moves to the next one.
     ///
     /// Who may: a user. Four round trips. No event.
     ///
     /// # Errors
     ///
-    /// [`Error::TutorialOutOfOrder`] if `completed` is not the current step or is the last of the path, or if the
-    /// caller has skipped the tutorial without beginning a path; [`Error::NotFound`] if the caller has neither begun
+    /// [`Error::TutorialOutOfOrder`] if `step` is not the current step or is the last of the path, or if the caller has
+    /// skipped the tutorial without beginning a path; [`Error::NotFound`] if the caller has neither begun
     /// nor skipped the tutorial; [`Error::NotSignedIn`].
-    pub async fn advance(self, completed: Step) -> Result<tutorial_progress::Model, Error> {
-        operation!(self.caller, "tutorial.advance", |tx| {
+    pub async fn complete_step(self, step: Step) -> Result<tutorial_progress::Model, Error> {
+        operation!(self.caller, "tutorial.complete_step", |tx| {
             let progress = lock_progress(tx, tx.user_id()?).await?;
-            let next_step = progress.path.and_then(|path| completed.next(path)).ok_or(Error::TutorialOutOfOrder)?;
-            if progress.current_step != completed.as_str() {
+            let next_step = progress.path.and_then(|path| step.next(path)).ok_or(Error::TutorialOutOfOrder)?;
+            if progress.current_step != step.as_str() {
                 return Err(Error::TutorialOutOfOrder);
             }
             let row = tutorial_progress::ActiveModel { current_step: Set(next_step.to_string()), ..Default::default() };

@@ -85,7 +85,7 @@ const SELECT_IS_EMAIL_TAKEN: &str = r"SELECT
     OR EXISTS (SELECT FROM public.users WHERE email IN ($1, lower($1))) AS is_taken";
 
 /// Maximum number of profiles that [`Users::by_display_name`] returns.
-const MAX_PROFILES: u64 = 50;
+const MAX_PROFILES_BY_DISPLAY_NAME: u64 = 50;
 
 impl<C: Caller> Users<'_, C> {
     /// Creates an account in `auth.users`, in a database where Supabase does not manage that table; a trigger creates
@@ -162,7 +162,7 @@ impl<C: Caller> Users<'_, C> {
             Ok(users::Entity::find()
                 .filter(users::Column::DisplayName.eq(display_name))
                 .order_by_asc(users::Column::CreatedAt)
-                .limit(MAX_PROFILES)
+                .limit(MAX_PROFILES_BY_DISPLAY_NAME)
                 .into_partial_model()
                 .all(tx)
                 .await?)

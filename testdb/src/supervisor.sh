@@ -10,7 +10,7 @@
 # Standard output: "ready" once the server has started, or the log if it does not start. Then, for each command, "ready"
 # once it has been carried out, or the command and the last line of the log if it failed.
 
-# No signal must end this script before it has stopped the server. SIGPIPE comes if the program ends before it reads
+# No signal may end this script before it has stopped the server. SIGPIPE comes if the program ends before it reads
 # "ready".
 trap '' INT TERM HUP QUIT PIPE
 umask 077

@@ -61,9 +61,9 @@ impl Fixture {
         for _ in 1..ACTORS.len() - 1 {
             users.push((world.new_player().await, Uuid::nil()));
         }
-        for (player, spare_character) in &mut users {
-            *spare_character = world.new_character(player.user_id).await;
-            let insert_tutorial = format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", player.user_id);
+        for (user, spare_character) in &mut users {
+            *spare_character = world.new_character(user.user_id).await;
+            let insert_tutorial = format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", user.user_id);
             owner.execute(&insert_tutorial).await.unwrap();
         }
         let [_stranger, _player, _left, (retired, _), _removed, (closed, _), (other_seer, _), (seer, _)] = &users[..]
@@ -120,8 +120,8 @@ impl Fixture {
         let actor_without_account =
             |caller: SqlCaller| Actor { caller, id: Uuid::nil(), character: Uuid::nil(), spare_character: Uuid::nil() };
         let mut actors = vec![actor_without_account(world.visitor())];
-        for (player, spare_character) in users {
-            let Player { caller, user_id, character_id } = player;
+        for (user, spare_character) in users {
+            let Player { caller, user_id, character_id } = user;
             actors.push(Actor { caller, id: user_id, character: character_id, spare_character });
         }
         actors.push(actor_without_account(world.service()));

@@ -38,7 +38,7 @@ async fn dry_run(caller: &SqlCaller, sql: &str) -> Outcome {
         Err(error) if error.is_insufficient_privilege() => Outcome::NoAccess,
         Err(error) => {
             // Only the schema's own errors (SP) and integrity constraint violations (23) are expected.
-            assert!(error.code.starts_with("SP") || error.code.starts_with("23"), "{error:?}: {sql}");
+            assert!(error.sqlstate.starts_with("SP") || error.sqlstate.starts_with("23"), "{error:?}: {sql}");
             Outcome::RefusedByRule
         }
     };

@@ -21,7 +21,7 @@ async fn is_allowed(caller: &SqlCaller, sql: &str) -> bool {
     outcome.map_or_else(
         |refusal| {
             !refusal.is_insufficient_privilege()
-                && ![GENERATED_ALWAYS, WRONG_OBJECT_TYPE].contains(&refusal.code.as_str())
+                && ![GENERATED_ALWAYS, WRONG_OBJECT_TYPE].contains(&refusal.sqlstate.as_str())
         },
         |_| true,
     )
@@ -197,12 +197,12 @@ const EXTRA_ACCESS: &[(&str, &str)] = &[
         "a session that the caller sees: the participants' names and classes, and its adventure, with the content only for participants",
     ),
     ("delete_old_events", "maintenance in batches"),
-    ("event_progress", "whether any event was written, for live events"),
+    ("event_number_progress", "whether any event was written, for live events"),
     ("event_history_id", "whether the server still has the history that was read, for live events"),
-    ("listener_status", "whether an account may subscribe to a session, for live events"),
-    ("my_listener_status", "whether the caller may subscribe to a session"),
-    ("require_listener", "whether the caller may subscribe to a session"),
+    ("event_access", "whether an account may subscribe to a session, for live events"),
+    ("my_event_access", "whether the caller may subscribe to a session"),
+    ("require_event_access", "whether the caller may subscribe to a session"),
     ("archive_sessions", "maintenance in batches"),
     ("cancel_abandoned_sessions", "maintenance in batches"),
-    ("renew_session_code", "a new code for the Seer's own live session; for the service, for any"),
+    ("replace_session_code", "a new code for the Seer's own live session; for the service, for any"),
 ];

@@ -109,7 +109,7 @@ async fn repeated_writes(world: &World) -> Vec<(SqlCaller, String)> {
 fn rows_or_sqlstate(outcome: Result<sea_orm::ExecResult, sea_orm::DbErr>) -> String {
     outcome
         .map_err(into_sql_error)
-        .map_or_else(|refusal| refusal.code, |result| format!("{} rows", result.rows_affected()))
+        .map_or_else(|refusal| refusal.sqlstate, |result| format!("{} rows", result.rows_affected()))
 }
 
 #[tokio::test]

@@ -138,8 +138,8 @@ async fn a_closed_account_writes_nothing() {
             ),
             insert_attribute_check_sql(fixture.completed_session.session_id, fixture.seated_character_id),
             format!("SELECT * FROM private.join_by_code('NOCODE', '{}')", fixture.seated_character_id),
-            format!("SELECT * FROM private.renew_session_code('{}')", fixture.completed_session.session_id),
-            format!("SELECT private.require_listener('{}')", fixture.completed_session.session_id),
+            format!("SELECT * FROM private.replace_session_code('{}')", fixture.completed_session.session_id),
+            format!("SELECT private.require_event_access('{}')", fixture.completed_session.session_id),
         ] {
             if closed_by != "deletion" || !sql.contains("adventures SET") {
                 assert_eq!(dry_run(&fixture.caller, &sql).await, ACCOUNT_CLOSED, "{closed_by}: {sql}");

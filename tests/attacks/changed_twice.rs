@@ -24,7 +24,7 @@ async fn attempt_with_inner(caller: &SqlCaller, outer: &str, inner: &str) -> Str
     transaction.commit().await.unwrap();
     match outcome {
         Ok(_) => "done".to_owned(),
-        Err(refusal) => refusal.code,
+        Err(refusal) => refusal.sqlstate,
     }
 }
 
@@ -102,7 +102,8 @@ async fn a_statement_that_sets_the_character_of_a_seat_twice_is_refused() {
     assert_invariants(&world).await;
 }
 
-/// `private.requests` stores a digest of the request that created a row, by which a repeated request is recognized.
+/// `private.request_digests` stores a digest of the request that created a row, by which a repeated request is
+/// recognized.
 #[tokio::test]
 async fn a_row_inserted_and_deleted_by_one_statement_leaves_no_digest_of_its_request() {
     let world = World::new().await;
@@ -122,7 +123,7 @@ async fn a_row_inserted_and_deleted_by_one_statement_leaves_no_digest_of_its_req
         let delete = format!("DELETE FROM {table} WHERE id = '{id}'");
         assert_eq!(attempt_with_inner(&fixture.caller, &insert, &delete).await, "done", "{table}");
         assert_eq!(world.owner().count(&format!("{table} WHERE id = '{id}'")).await, 0, "{table}");
-        assert_eq!(world.owner().count(&format!("private.requests WHERE id = '{id}'")).await, 0, "{table}");
+        assert_eq!(world.owner().count(&format!("private.request_digests WHERE id = '{id}'")).await, 0, "{table}");
     }
     // A session is deleted with its adventure.
     let draft_id = world.new_draft_adventure(fixture.account_id).await;
@@ -132,19 +133,19 @@ async fn a_row_inserted_and_deleted_by_one_statement_leaves_no_digest_of_its_req
          DELETE FROM public.adventures WHERE id = '{draft_id}'"
     );
     assert_eq!(attempt_with_inner(&fixture.caller, &insert, &end_and_delete).await, "done");
-    assert_eq!(world.owner().count(&format!("private.requests WHERE id = '{id}'")).await, 0);
+    assert_eq!(world.owner().count(&format!("private.request_digests WHERE id = '{id}'")).await, 0);
     assert_invariants(&world).await;
 }
 
 /// The attacker's own session, with a seat of their own, and another Seer's session in which the same character sits.
-struct OwnSession {
+struct AttackersSession {
     attacker: Player,
     session_id: Uuid,
     adventure_id: Uuid,
     other_game: GameSession,
 }
 
-impl OwnSession {
+impl AttackersSession {
     async fn create(world: &World, is_seat_active: bool) -> Self {
         let other_game = world.new_session(0).await;
         world.update_session(&other_game, "is_public = true").await;
@@ -201,32 +202,35 @@ async fn a_change_of_a_seat_is_refused_if_the_same_statement_ends_and_deletes_it
              ON CONFLICT (session_id, user_id) DO UPDATE SET is_active = true",
         ),
     ] {
-        let own = OwnSession::create(&world, is_seat_active).await;
+        let fixture = AttackersSession::create(&world, is_seat_active).await;
         let outer = form
-            .replace("{session}", &own.session_id.to_string())
-            .replace("{user}", &own.attacker.user_id.to_string())
-            .replace("{character}", &own.attacker.character_id.to_string());
-        let inner = own.end_and_delete_sql("cancelled");
+            .replace("{session}", &fixture.session_id.to_string())
+            .replace("{user}", &fixture.attacker.user_id.to_string())
+            .replace("{character}", &fixture.attacker.character_id.to_string());
+        let inner = fixture.end_and_delete_sql("cancelled");
         assert_eq!(
-            attempt_with_inner(&own.attacker.caller, &outer, &inner).await,
+            attempt_with_inner(&fixture.attacker.caller, &outer, &inner).await,
             TRIGGERED_DATA_CHANGE_VIOLATION,
             "{form}"
         );
-        own.end_other_game_and_close_accounts(&world).await;
+        fixture.end_other_game_and_close_accounts(&world).await;
     }
 
     // The same is true of an INSERT that takes the first seat in a session.
-    let own = OwnSession::create(&world, true).await;
-    let (session_id, adventure_id) = (Uuid::new_v4(), world.new_draft_adventure(own.attacker.user_id).await);
+    let fixture = AttackersSession::create(&world, true).await;
+    let (session_id, adventure_id) = (Uuid::new_v4(), world.new_draft_adventure(fixture.attacker.user_id).await);
     let create_session = format!("INSERT INTO sessions (id, adventure_id) VALUES ('{session_id}', '{adventure_id}')");
-    assert_eq!(attempt(&own.attacker.caller, &create_session).await, "done");
-    let join = insert_seat_sql(session_id, own.attacker.user_id, own.attacker.character_id);
+    assert_eq!(attempt(&fixture.attacker.caller, &create_session).await, "done");
+    let join = insert_seat_sql(session_id, fixture.attacker.user_id, fixture.attacker.character_id);
     let end_and_delete = format!(
         "UPDATE public.sessions SET status = 'cancelled' WHERE id = '{session_id}';
          DELETE FROM public.adventures WHERE id = '{adventure_id}'"
     );
-    assert_eq!(attempt_with_inner(&own.attacker.caller, &join, &end_and_delete).await, TRIGGERED_DATA_CHANGE_VIOLATION);
-    own.end_other_game_and_close_accounts(&world).await;
+    assert_eq!(
+        attempt_with_inner(&fixture.attacker.caller, &join, &end_and_delete).await,
+        TRIGGERED_DATA_CHANGE_VIOLATION
+    );
+    fixture.end_other_game_and_close_accounts(&world).await;
 }
 
 /// A trigger of the caller's temporary table fires before the statement-level triggers of `sessions`, so it can delete
@@ -235,18 +239,18 @@ async fn a_change_of_a_seat_is_refused_if_the_same_statement_ends_and_deletes_it
 async fn a_statement_that_ends_a_session_and_deletes_it_through_a_trigger_is_refused() {
     let world = World::new().await;
     for status in ["cancelled", "completed"] {
-        let own = OwnSession::create(&world, true).await;
+        let fixture = AttackersSession::create(&world, true).await;
         if status == "completed" {
-            let start = format!("UPDATE sessions SET status = 'active' WHERE id = '{}'", own.session_id);
-            assert_eq!(attempt(&own.attacker.caller, &start).await, "done");
+            let start = format!("UPDATE sessions SET status = 'active' WHERE id = '{}'", fixture.session_id);
+            assert_eq!(attempt(&fixture.attacker.caller, &start).await, "done");
         }
-        let transaction = own.attacker.caller.begin().await;
+        let transaction = fixture.attacker.caller.begin().await;
         for sql in [
             "CREATE TEMP TABLE ended (id uuid)".to_owned(),
             format!(
                 "CREATE FUNCTION pg_temp.delete_session() RETURNS trigger LANGUAGE plpgsql AS
                    $$ BEGIN DELETE FROM public.adventures WHERE id = '{}'; RETURN NULL; END $$",
-                own.adventure_id
+                fixture.adventure_id
             ),
             "CREATE TRIGGER delete_session AFTER INSERT ON ended
                FOR EACH ROW EXECUTE FUNCTION pg_temp.delete_session()"
@@ -257,11 +261,11 @@ async fn a_statement_that_ends_a_session_and_deletes_it_through_a_trigger_is_ref
         let end = format!(
             "WITH ended_session AS (UPDATE sessions SET status = '{status}' WHERE id = '{}' RETURNING id)
              INSERT INTO ended SELECT id FROM ended_session",
-            own.session_id
+            fixture.session_id
         );
         let refusal = execute_in(&transaction, &end).await.unwrap_err();
-        assert_eq!(refusal.code, TRIGGERED_DATA_CHANGE_VIOLATION, "{status}");
+        assert_eq!(refusal.sqlstate, TRIGGERED_DATA_CHANGE_VIOLATION, "{status}");
         transaction.rollback().await.unwrap();
-        own.end_other_game_and_close_accounts(&world).await;
+        fixture.end_other_game_and_close_accounts(&world).await;
     }
 }

@@ -142,7 +142,7 @@ async fn closing_ones_own_account_fails_at_once_while_a_deletion_waits_for_the_c
     for _ in 0..3 {
         execute_in(&writing_transaction, "SAVEPOINT before").await.unwrap();
         let close = format!("SELECT private.close_account('{}')", user.user_id());
-        assert_eq!(execute_in(&writing_transaction, &close).await.unwrap_err().code, SERIALIZATION_FAILURE);
+        assert_eq!(execute_in(&writing_transaction, &close).await.unwrap_err().sqlstate, SERIALIZATION_FAILURE);
         execute_in(&writing_transaction, "ROLLBACK TO before").await.unwrap();
     }
     // When a transaction updates a profile a second time, PostgreSQL checks the profile's foreign key again, although
@@ -151,7 +151,7 @@ async fn closing_ones_own_account_fails_at_once_while_a_deletion_waits_for_the_c
     for _ in 0..3 {
         execute_in(&writing_transaction, "SAVEPOINT before").await.unwrap();
         let update_bio = format!("UPDATE users SET bio = 'Still here.' WHERE id = '{}'", user.user_id());
-        assert_eq!(execute_in(&writing_transaction, &update_bio).await.unwrap_err().code, DEADLOCK_DETECTED);
+        assert_eq!(execute_in(&writing_transaction, &update_bio).await.unwrap_err().sqlstate, DEADLOCK_DETECTED);
         execute_in(&writing_transaction, "ROLLBACK TO before").await.unwrap();
     }
     writing_transaction.commit().await.unwrap();

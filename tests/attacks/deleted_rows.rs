@@ -7,7 +7,7 @@ use super::{assert_invariants, attempt, execute_in, limits::create_living_charac
 use crate::world::{SqlCaller, World, insert_character_sql, insert_seat_sql, run_together};
 
 /// Deletes rows in a transaction, starts inserts with the same ids, which wait for the transaction, and commits it.
-/// Then inserts equally many rows with new ids, concurrently. Returns the [`outcome_code`](super::outcome_code) of each
+/// Then inserts equally many rows with new ids, concurrently. Returns the [`sql_outcome`](super::sql_outcome) of each
 /// insert.
 async fn insert_while_deleting(
     world: &World,

@@ -3,7 +3,7 @@
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
-use super::{dry_run, execute_in, outcome_code};
+use super::{dry_run, execute_in, sql_outcome};
 use crate::{
     maintenance::insert_old_events,
     world::{
@@ -85,7 +85,7 @@ BEGIN
       OR (nspname = 'public' AND typtype = 'e')
   LOOP
     EXECUTE pg_catalog.format(
-      'CREATE DOMAIN pg_temp.%I AS %I.%I CHECK (pg_temp.check_role(%L) OR VALUE IS NULL)',
+      'CREATE DOMAIN pg_temp.%I AS %I.%I CHECK (pg_temp.check_role(%L))',
       original.name, original.schema, original.name, original.name
     );
   END LOOP;
@@ -101,8 +101,8 @@ END
 $traps$";
 
 /// Creates functions and operators with names that our SQL often uses. They check the role with the function
-/// `check_role`, which [`CREATE_TRAPS`] creates. But PostgreSQL finds a function or operator in `pg_temp` only by its
-/// qualified name, whatever the search path, so none of our functions can call them.
+/// `check_role`, which [`CREATE_TRAPS`] creates. PostgreSQL should find none of them, because it finds functions and
+/// operators in `pg_temp` only by their qualified names, whatever the search path; the test confirms this.
 const CREATE_IMPOSTORS: &str = "
 CREATE FUNCTION pg_temp.now() RETURNS pg_catalog.timestamptz LANGUAGE plpgsql AS
   $$ BEGIN PERFORM pg_temp.check_role('now'); RETURN pg_catalog.now(); END $$;
@@ -145,15 +145,15 @@ impl Fixture {
         let player = &game.players[0];
         let failed_roll_id = world.new_failed_roll(game.session_id, player.character_id).await;
         let spare_character_id = world.new_character(player.user_id).await;
-        let (seer, draft_adventure_id) = (game.seer.user_id(), world.new_draft_adventure(game.seer.user_id()).await);
+        let (seer_id, draft_adventure_id) = (game.seer.user_id(), world.new_draft_adventure(game.seer.user_id()).await);
         let sql =
             format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", game.adventure_id);
         let creature_id = world.owner().fetch_value(&sql).await.unwrap();
-        for account in [seer, player.user_id] {
+        for account in [seer_id, player.user_id] {
             let sql = format!("INSERT INTO tutorial_progress (user_id) VALUES ('{account}')");
             world.owner().execute(&sql).await.unwrap();
         }
-        // The statements that insert an event also delete this one, because it is more than a day old.
+        // An event that is more than a day old. The statements that insert an event also delete it.
         insert_old_events(&world, game.session_id, 1).await;
         Self { world, game, failed_roll_id, draft_adventure_id, creature_id, spare_character_id, waiting_game }
     }
@@ -198,7 +198,7 @@ impl Fixture {
             "SELECT private.sum_of_dice('{1}'), private.is_blank('x'), private.is_displayable_name('x'), private.are_valid_stats('{}')".to_owned(),
             "SELECT private.are_valid_modifiers('[]'), private.sum_of_modifiers('[]', 'flat')".to_owned(),
             "SELECT private.require_open_account(), private.require_and_lock_open_account(), private.event_history_id()".to_owned(),
-            format!("SELECT private.can_follow_topic('session:{session}'), private.my_listener_status('{session}'), private.require_listener('{session}')"),
+            format!("SELECT private.can_follow_topic('session:{session}'), private.my_event_access('{session}'), private.require_event_access('{session}')"),
             format!("SELECT * FROM private.session_by_code((SELECT code::pg_catalog.text FROM public.sessions WHERE id = '{}'))", waiting_game.session_id),
             format!("SELECT * FROM private.join_by_code((SELECT code::pg_catalog.text FROM public.sessions WHERE id = '{}'), '{spare_character_id}')", waiting_game.session_id),
             "SELECT count(*) FROM public.sessions".to_owned(),
@@ -226,7 +226,7 @@ impl Fixture {
             format!("SELECT * FROM private.change_hit_points('{fellow_character}', -1)"),
             format!("SELECT * FROM public.get_session_details('{session}')"),
             format!("SELECT private.may_add_creature('{adventure}'), private.is_seer('{session}')"),
-            format!("SELECT * FROM private.renew_session_code('{session}')"),
+            format!("SELECT * FROM private.replace_session_code('{session}')"),
             format!("SELECT private.close_account('{seer}')"),
         ];
         let player_caller = &game.players[0].caller;
@@ -282,7 +282,7 @@ async fn no_temporary_object_of_the_caller_runs_as_the_owner() {
                 // With a changed path, unqualified names in the statement itself refer to the caller's objects, which
                 // run as the caller and can make the statement fail. So there, only the traps' own error is an
                 // escalation.
-                if outcome.as_ref().is_err_and(|refusal| set_path.is_empty() || refusal.code == TRAP_SPRUNG) {
+                if outcome.as_ref().is_err_and(|refusal| set_path.is_empty() || refusal.sqlstate == TRAP_SPRUNG) {
                     escalations.push(format!("{set_path} {sql}: {outcome:?}"));
                 }
                 execute_in(&transaction, "ROLLBACK TO before").await.unwrap();
@@ -312,7 +312,7 @@ async fn the_traps_catch_a_function_with_an_empty_search_path() {
         execute_in(&transaction, sql).await.unwrap();
     }
     let call = format!("SELECT private.unsafe_cast('{}')", attacker.user_id());
-    assert_eq!(execute_in(&transaction, &call).await.unwrap_err().code, TRAP_SPRUNG);
+    assert_eq!(execute_in(&transaction, &call).await.unwrap_err().sqlstate, TRAP_SPRUNG);
     transaction.rollback().await.unwrap();
 }
 
@@ -349,7 +349,7 @@ async fn statements_of_the_service_and_of_visitors_spring_no_trap() {
             let transaction = caller.begin().await;
             transaction.execute_unprepared(&format!("SET LOCAL sparc.attacker = '{role}'")).await.unwrap();
             execute_in(&transaction, CREATE_TRAPS).await.unwrap();
-            assert_eq!(outcome_code(execute_in(&transaction, &sql).await), "done", "{sql}");
+            assert_eq!(sql_outcome(execute_in(&transaction, &sql).await), "done", "{sql}");
             transaction.rollback().await.unwrap();
         }
     }

@@ -164,7 +164,7 @@ fn variants(sql: &str, hidden_rows: &[(&'static str, Uuid)]) -> Vec<String> {
 }
 
 /// Asserts that all variants of a statement get the same answer, which is a refusal or no row.
-async fn assert_same_answer(stranger: &SqlCaller, sql: &str, hidden_rows: &[(&'static str, Uuid)]) {
+async fn assert_variants_reveal_nothing(stranger: &SqlCaller, sql: &str, hidden_rows: &[(&'static str, Uuid)]) {
     let mut first_answer: Option<String> = None;
     for variant in variants(sql, hidden_rows) {
         let answer = answer_to(stranger, &variant).await;
@@ -208,7 +208,7 @@ async fn extreme_values_in_an_insert_reveal_nothing_about_hidden_rows() {
                 names.push(&column);
                 expressions.push(&value);
                 let sql = format!("INSERT INTO {table} ({}) VALUES ({})", names.join(", "), expressions.join(", "));
-                assert_same_answer(stranger, &sql, &hidden_rows).await;
+                assert_variants_reveal_nothing(stranger, &sql, &hidden_rows).await;
             }
         }
     }
@@ -236,7 +236,7 @@ async fn extreme_values_in_an_update_reveal_nothing_about_hidden_rows() {
         for (column, values) in values_by_writable_column(&world, table, "UPDATE").await {
             for value in values {
                 let sql = format!("UPDATE {table} SET {column} = {value} WHERE {key} = {placeholder}");
-                assert_same_answer(&stranger, &sql, &hidden_rows).await;
+                assert_variants_reveal_nothing(&stranger, &sql, &hidden_rows).await;
             }
         }
     }
@@ -252,13 +252,13 @@ async fn an_overflow_does_not_reveal_the_number_of_dice_of_a_hidden_character_or
     // dice. With a difficulty near the largest integer, the same would be true of a sum.
     for total in 1..=60 {
         for difficulty in [i32::MIN + total, i32::MAX - total] {
-            for roller in ["character_id", "creature_id"] {
-                let id = if roller == "character_id" { "$character" } else { "$creature" };
+            for roller_column in ["character_id", "creature_id"] {
+                let placeholder = if roller_column == "character_id" { "$character" } else { "$creature" };
                 let sql = format!(
-                    "INSERT INTO dice_rolls (session_id, {roller}, attribute, difficulty, roll_type)
-                     VALUES ($session, {id}, 'might', {difficulty}, 'attack')"
+                    "INSERT INTO dice_rolls (session_id, {roller_column}, attribute, difficulty, roll_type)
+                     VALUES ($session, {placeholder}, 'might', {difficulty}, 'attack')"
                 );
-                assert_same_answer(&stranger, &sql, &hidden_rows).await;
+                assert_variants_reveal_nothing(&stranger, &sql, &hidden_rows).await;
             }
         }
     }

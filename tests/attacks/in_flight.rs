@@ -5,7 +5,7 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, attempt_while_lock_holder_commits, execute_and_commit, execute_in, outcome_code,
+    assert_invariants, attempt, attempt_while_lock_holder_commits, execute_and_commit, execute_in, sql_outcome,
     sqlstates::{
         CHARACTER_NOT_YOURS, CREATURE_NOT_IN_ADVENTURE, INSUFFICIENT_PRIVILEGE, SERIALIZATION_FAILURE, SESSION_OVER,
         SESSION_STARTED,
@@ -139,7 +139,7 @@ async fn a_player_who_left_changes_no_seat_of_a_session_that_ended_since_the_sna
         );
         assert_eq!(execute_and_commit(transaction_with_old_snapshot, &choose).await, expected_outcome);
         if has_ended {
-            assert_eq!(outcome_code(player.caller.execute(&choose).await), SESSION_OVER);
+            assert_eq!(sql_outcome(player.caller.execute(&choose).await), SESSION_OVER);
         }
     }
 }

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::{
-    attempt, dry_run, execute_in, outcome_code, query_number,
+    attempt, dry_run, execute_in, query_number, sql_outcome,
     sqlstates::{CHECK_VIOLATION, TOO_MANY_ROWS},
 };
 use crate::world::{SqlCaller, World};
@@ -67,7 +67,7 @@ async fn one_statement_inserts_at_most_a_hundred_rows() {
     );
     assert_eq!(dry_run(&player.caller, &merge).await, TOO_MANY_ROWS);
     // The schema's owner is not limited.
-    assert_eq!(outcome_code(world.owner().execute(&insert_events_sql(500)).await), "done");
+    assert_eq!(sql_outcome(world.owner().execute(&insert_events_sql(500)).await), "done");
 }
 
 #[tokio::test]
@@ -188,7 +188,7 @@ async fn too_many_rows_are_refused_before_all_are_inserted() {
              SAVEPOINT before"
         );
         execute_in(&transaction, &remember_count).await.unwrap();
-        assert_eq!(outcome_code(execute_in(&transaction, &sql).await), TOO_MANY_ROWS, "{sql}");
+        assert_eq!(sql_outcome(execute_in(&transaction, &sql).await), TOO_MANY_ROWS, "{sql}");
         execute_in(&transaction, "ROLLBACK TO before").await.unwrap();
         // The count still includes the rows that were rolled back. If the assertion holds, the outcome of the DO block
         // is "no row".
@@ -197,7 +197,7 @@ async fn too_many_rows_are_refused_before_all_are_inserted() {
                ASSERT {inserted_count_expression} - current_setting('test.inserted_before')::bigint BETWEEN 1 AND 100;
              END $$"
         );
-        assert_eq!(outcome_code(execute_in(&transaction, &few_inserted_assertion).await), "no row", "{table}");
+        assert_eq!(sql_outcome(execute_in(&transaction, &few_inserted_assertion).await), "no row", "{table}");
         transaction.rollback().await.unwrap();
     }
 }
@@ -284,11 +284,11 @@ async fn the_size_of_a_document_is_checked_before_its_content() {
     // All of these documents are too large. Some are also nested too deeply, or contain a number that clients cannot
     // read, but the refusal names the constraint on the size.
     let too_large = "(SELECT jsonb_agg(md5(number::text)) FROM generate_series(1, 60000) AS number)";
-    let too_deep = format!("({too_large} || (repeat('[', 200) || repeat(']', 200))::jsonb)");
+    let too_large_and_deep = format!("({too_large} || (repeat('[', 200) || repeat(']', 200))::jsonb)");
     let too_large_with_huge_number = format!("({too_large} || '[1e400]'::jsonb)");
-    let too_deep_in_object = format!("jsonb_build_object('a', {too_deep})");
+    let too_large_and_deep_in_object = format!("jsonb_build_object('a', {too_large_and_deep})");
     for (caller, constraint, sql) in document_writes(&world).await {
-        for document in [too_large, &too_deep, &too_large_with_huge_number, &too_deep_in_object] {
+        for document in [too_large, &too_large_and_deep, &too_large_with_huge_number, &too_large_and_deep_in_object] {
             assert_refused!(
                 caller.execute(&sql.replace("$DOC$", document)).await,
                 CHECK_VIOLATION,

@@ -17,18 +17,20 @@ pub(super) async fn answer_to(caller: &SqlCaller, sql: &str) -> String {
     transaction.rollback().await.unwrap();
     match outcome {
         Ok(rows) => format!("{rows} rows"),
-        Err(SqlError { code, constraint, message }) => format!("{code} {constraint}: {message}"),
+        Err(SqlError { sqlstate, constraint, message, detail, hint }) => {
+            [format!("{sqlstate} {constraint}: {message}"), detail, hint].join("\n").trim_end().to_owned()
+        }
     }
 }
 
-/// Asserts that each caller gets the same answer to all statements, and that the answer begins with `expected`. Each
-/// statement is paired with the name of its case, such as `closed`; `label` says what the statements have in common.
-/// (The answers of different callers may differ.)
+/// Asserts that each caller gets the same answer to all statements, and that the answer begins with `expected_prefix`.
+/// Each statement is paired with the name of its case, such as `closed`; `label` says what the statements have in
+/// common. (The answers of different callers may differ.)
 pub(super) async fn assert_same_answers(
     callers: &[&SqlCaller],
     label: &str,
     statements: &[(&str, String)],
-    expected: &str,
+    expected_prefix: &str,
 ) {
     for caller in callers {
         let mut answers = Vec::new();
@@ -38,7 +40,7 @@ pub(super) async fn assert_same_answers(
         let (first_case, first_answer) = &answers[0];
         for (case, answer) in &answers {
             assert_eq!(answer, first_answer, "{label}: {case} differs from {first_case}");
-            assert!(answer.starts_with(expected), "{label}, {case}: {answer}");
+            assert!(answer.starts_with(expected_prefix), "{label}, {case}: {answer}");
         }
     }
 }
@@ -49,25 +51,32 @@ async fn nobody_learns_which_rolls_of_others_exist_or_were_repeated_by_a_heroic_
     // The player has a seat in `own_game` only, and knows ids of rows of `other_game`.
     let (other_game, own_game) = (world.new_active_session(2).await, world.new_active_session(1).await);
     let (saver, fellow_player, player) = (&other_game.players[0], &other_game.players[1], &own_game.players[0]);
-    // Two rolls that failed five seconds ago, so that they can be saved.
-    let saved_roll = world.new_attack_roll(other_game.session_id, saver.character_id, "{1,2,1,2,1}", 18, 5).await;
-    let unsaved_roll =
+    // Two rolls that failed five seconds ago, so that heroic saves could repeat them. One save does.
+    let roll_with_save = world.new_attack_roll(other_game.session_id, saver.character_id, "{1,2,1,2,1}", 18, 5).await;
+    let roll_without_save =
         world.new_attack_roll(other_game.session_id, fellow_player.character_id, "{1,2,1,2,1}", 18, 5).await;
-    saver.caller.execute(&insert_heroic_save_sql(other_game.session_id, saver.character_id, saved_roll)).await.unwrap();
+    saver
+        .caller
+        .execute(&insert_heroic_save_sql(other_game.session_id, saver.character_id, roll_with_save))
+        .await
+        .unwrap();
     for (session, character, label) in [
         (own_game.session_id, player.character_id, "in the session of the player's seat"),
         (other_game.session_id, player.character_id, "in another session"),
         (other_game.session_id, saver.character_id, "in another session, with the saver's character"),
     ] {
         for suffix in ["", " ON CONFLICT DO NOTHING"] {
-            let originals =
-                [("saved", saved_roll), ("unsaved", unsaved_roll), ("one that does not exist", Uuid::new_v4())];
+            let originals = [
+                ("one with a save", roll_with_save),
+                ("one without a save", roll_without_save),
+                ("one that does not exist", Uuid::new_v4()),
+            ];
             let statements: Vec<(&str, String)> = originals
                 .into_iter()
                 .map(|(case, original)| (case, insert_heroic_save_sql(session, character, original) + suffix))
                 .collect();
-            let expected = if session == own_game.session_id { ROLL_NOT_SAVEABLE } else { INSUFFICIENT_PRIVILEGE };
-            assert_same_answers(&[&player.caller], label, &statements, expected).await;
+            let expected_code = if session == own_game.session_id { ROLL_NOT_SAVEABLE } else { INSUFFICIENT_PRIVILEGE };
+            assert_same_answers(&[&player.caller], label, &statements, expected_code).await;
         }
     }
 }
@@ -251,13 +260,13 @@ async fn inserting_a_creature_into_another_users_adventure_does_not_reveal_which
         let insert =
             |id: Uuid| format!("INSERT INTO creatures (id, adventure_id, name) VALUES ('{id}', '{adventure}', 'Wolf')");
         let refusal_of_unused_id = stranger.execute(&insert(Uuid::new_v4())).await.unwrap_err();
-        assert_eq!(refusal_of_unused_id.code, INSUFFICIENT_PRIVILEGE);
+        assert_eq!(refusal_of_unused_id.sqlstate, INSUFFICIENT_PRIVILEGE);
         assert_eq!(stranger.execute(&insert(hidden_creature)).await.unwrap_err(), refusal_of_unused_id);
     }
 }
 
 #[tokio::test]
-async fn the_planner_has_no_statistics_of_mail_addresses_and_join_codes() {
+async fn the_planner_has_no_statistics_of_email_addresses_and_join_codes() {
     let world = World::new().await;
     let seer = world.new_user().await.user_id();
     new_private_session(&world, seer, world.new_adventure(seer).await).await;

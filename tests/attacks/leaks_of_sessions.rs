@@ -111,13 +111,18 @@ async fn a_stranger_does_not_learn_whether_a_draft_or_a_private_session_exists()
     let insert_session_sql = |adventure: Uuid| {
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", caller.user_id())
     };
-    assert_same_answers(&[&caller], "a session of it", &sql_per_case(&insert_session_sql), ADVENTURE_NOT_PLAYABLE)
-        .await;
+    assert_same_answers(
+        &[&caller],
+        "a session of the adventure",
+        &sql_per_case(&insert_session_sql),
+        ADVENTURE_NOT_PLAYABLE,
+    )
+    .await;
     let insert_creature_sql =
         |adventure: Uuid| format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Mine')");
     assert_same_answers(
         &[&caller, &world.visitor()],
-        "a creature in it",
+        "a creature in the adventure",
         &sql_per_case(&insert_creature_sql),
         INSUFFICIENT_PRIVILEGE,
     )
@@ -133,9 +138,9 @@ async fn a_stranger_does_not_learn_whether_a_draft_or_a_private_session_exists()
     }
     assert!(answers.iter().all(|answer| answer == &answers[0]), "{answers:?}");
     let rename_sql = |adventure: Uuid| format!("UPDATE adventures SET name = 'Mine' WHERE id = '{adventure}'");
-    assert_same_answers(&[&caller], "a change of it", &sql_per_case(&rename_sql), "0 rows").await;
+    assert_same_answers(&[&caller], "a change of the adventure", &sql_per_case(&rename_sql), "0 rows").await;
     let delete_sql = |adventure: Uuid| format!("DELETE FROM adventures WHERE id = '{adventure}'");
-    assert_same_answers(&[&caller], "its deletion", &sql_per_case(&delete_sql), "0 rows").await;
+    assert_same_answers(&[&caller], "the deletion of the adventure", &sql_per_case(&delete_sql), "0 rows").await;
     // A private session looks like one that does not exist.
     let game = world.new_session(1).await;
     let resize_sql = |session: Uuid| format!("UPDATE sessions SET max_players = 2 WHERE id = '{session}'");
@@ -155,8 +160,8 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
     let failed_roll = world.new_failed_roll(active_game.session_id, character).await;
     let successful_roll = world.new_attack_roll(active_game.session_id, character, "{6,6}", 10, -3600).await;
     let expired_roll = world.new_attack_roll(active_game.session_id, character, "{1,2}", 10, 3600).await;
-    let saved_roll = world.new_failed_roll(active_game.session_id, active_game.players[1].character_id).await;
-    let save = insert_heroic_save_sql(active_game.session_id, active_game.players[1].character_id, saved_roll);
+    let roll_with_save = world.new_failed_roll(active_game.session_id, active_game.players[1].character_id).await;
+    let save = insert_heroic_save_sql(active_game.session_id, active_game.players[1].character_id, roll_with_save);
     assert_eq!(attempt(&active_game.players[1].caller, &save).await, "done");
     let stranger = world.new_player().await;
     let sql = format!(
@@ -170,7 +175,7 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
         ("failed", insert_save_sql(failed_roll)),
         ("successful", insert_save_sql(successful_roll)),
         ("expired", insert_save_sql(expired_roll)),
-        ("saved", insert_save_sql(saved_roll)),
+        ("one with a save", insert_save_sql(roll_with_save)),
         ("one that does not exist", insert_save_sql(Uuid::new_v4())),
     ];
     assert_same_answers(&[&stranger.caller, &world.visitor()], "another's save", &statements, INSUFFICIENT_PRIVILEGE)

@@ -17,7 +17,7 @@ use crate::world::{SqlCaller, World, insert_character_sql, insert_seat_sql, run_
 struct Limit {
     name: &'static str,
     /// The SQLSTATE of the refusal.
-    code: &'static str,
+    sqlstate: &'static str,
     /// The number of rows that the limit allows.
     maximum: i64,
     /// A query that counts the rows.
@@ -61,7 +61,7 @@ async fn create_rows_below_limits(world: &World, statement_count: usize) -> Vec<
     create_living_characters(world, user.user_id(), 9).await;
     limits.push(Limit {
         name: "living characters",
-        code: CHARACTER_LIMIT_REACHED,
+        sqlstate: CHARACTER_LIMIT_REACHED,
         maximum: 10,
         count_query: format!(
             "SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL",
@@ -85,7 +85,7 @@ async fn create_rows_below_limits(world: &World, statement_count: usize) -> Vec<
         .unwrap();
     limits.push(Limit {
         name: "living characters, reached by an UPDATE that unretires one",
-        code: CHARACTER_LIMIT_REACHED,
+        sqlstate: CHARACTER_LIMIT_REACHED,
         maximum: 10,
         count_query: format!(
             "SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL",
@@ -108,7 +108,7 @@ async fn create_rows_below_limits(world: &World, statement_count: usize) -> Vec<
         .unwrap();
     limits.push(Limit {
         name: "retired characters",
-        code: RETIRED_CHARACTER_LIMIT_REACHED,
+        sqlstate: RETIRED_CHARACTER_LIMIT_REACHED,
         maximum: 100,
         count_query: format!(
             "SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NOT NULL",
@@ -138,7 +138,7 @@ async fn create_rows_below_limits(world: &World, statement_count: usize) -> Vec<
     }
     limits.push(Limit {
         name: "seats in live sessions",
-        code: SEAT_LIMIT_REACHED,
+        sqlstate: SEAT_LIMIT_REACHED,
         maximum: 20,
         count_query: format!("SELECT count(*) FROM session_players WHERE user_id = '{}' AND is_active", player.user_id),
         counter_query: select_counter_sql(player.user_id, "live_seats"),
@@ -152,7 +152,7 @@ async fn create_rows_below_limits(world: &World, statement_count: usize) -> Vec<
     let insert = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", user.user_id());
     limits.push(Limit {
         name: "live sessions as Seer",
-        code: SESSION_LIMIT_REACHED,
+        sqlstate: SESSION_LIMIT_REACHED,
         maximum: 20,
         count_query: format!("SELECT count(*) FROM sessions WHERE seer_id = '{}' AND ended_at IS NULL", user.user_id()),
         counter_query: select_counter_sql(user.user_id(), "live_sessions"),
@@ -169,7 +169,7 @@ async fn create_rows_below_limits(world: &World, statement_count: usize) -> Vec<
     let insert = format!("INSERT INTO adventures (creator_id, name) VALUES ('{}', 'One more')", user.user_id());
     limits.push(Limit {
         name: "adventures",
-        code: ADVENTURE_LIMIT_REACHED,
+        sqlstate: ADVENTURE_LIMIT_REACHED,
         maximum: 200,
         count_query: format!("SELECT count(*) FROM adventures WHERE creator_id = '{}'", user.user_id()),
         counter_query: select_counter_sql(user.user_id(), "adventure_count"),
@@ -186,7 +186,7 @@ async fn create_rows_below_limits(world: &World, statement_count: usize) -> Vec<
     let insert = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_adventure}', 'One more')");
     limits.push(Limit {
         name: "creatures of an adventure",
-        code: CREATURE_LIMIT_REACHED,
+        sqlstate: CREATURE_LIMIT_REACHED,
         maximum: 200,
         count_query: format!("SELECT count(*) FROM creatures WHERE adventure_id = '{draft_adventure}'"),
         counter_query: format!("SELECT creature_count FROM adventures WHERE id = '{draft_adventure}'"),
@@ -202,7 +202,7 @@ async fn create_rows_below_limits(world: &World, statement_count: usize) -> Vec<
     }
     limits.push(Limit {
         name: "seats of a session",
-        code: SESSION_FULL,
+        sqlstate: SESSION_FULL,
         maximum: 4,
         count_query: format!(
             "SELECT count(*) FROM session_players WHERE session_id = '{}' AND is_active",
@@ -229,7 +229,7 @@ async fn each_limit_can_be_reached_but_not_exceeded() {
         let (caller, sql) = &limit.statements[0];
         assert_eq!(attempt(caller, sql).await, "done", "{}: the last row", limit.name);
         let (caller, sql) = &limit.statements[1];
-        assert_eq!(attempt(caller, sql).await, limit.code, "{}: one row too many", limit.name);
+        assert_eq!(attempt(caller, sql).await, limit.sqlstate, "{}: one row too many", limit.name);
         assert_eq!(query_number(&world, &limit.count_query).await, limit.maximum, "{}", limit.name);
         assert_limit_holds(&world, &limit).await;
     }
@@ -246,7 +246,7 @@ async fn each_limit_holds_for_eight_concurrent_statements() {
         let success_count = outcomes.iter().filter(|outcome| *outcome == "done").count();
         assert_eq!(success_count, 1, "{}: {outcomes:?}", limit.name);
         assert!(
-            outcomes.iter().all(|outcome| outcome == "done" || outcome == limit.code),
+            outcomes.iter().all(|outcome| outcome == "done" || outcome == limit.sqlstate),
             "{}: {outcomes:?}",
             limit.name
         );
@@ -263,7 +263,7 @@ async fn each_limit_holds_for_transactions_with_an_old_snapshot() {
         // the first has committed, and the third one afterwards.
         let [(first_caller, first_sql), (second_caller, second_sql), (third_caller, third_sql)] = &limit.statements[..]
         else {
-            panic!("three statements")
+            panic!("each limit must have three statements")
         };
         let second_transaction = second_caller.begin_repeatable_read().await;
         let third_transaction = third_caller.begin_repeatable_read().await;
@@ -276,7 +276,7 @@ async fn each_limit_holds_for_transactions_with_an_old_snapshot() {
         let second_outcome = second_task.await.unwrap();
         let third_outcome = execute_and_commit(third_transaction, third_sql).await;
         for outcome in [second_outcome, third_outcome] {
-            assert!([limit.code, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{}: {outcome}", limit.name);
+            assert!([limit.sqlstate, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{}: {outcome}", limit.name);
         }
         assert_limit_holds(&world, &limit).await;
     }

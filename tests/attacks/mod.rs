@@ -21,6 +21,7 @@ mod closing;
 mod closing_waits;
 mod deadlocks;
 mod deleted_rows;
+mod ended_sessions;
 mod escalation;
 mod extremes;
 mod in_flight;
@@ -49,21 +50,21 @@ mod waits;
 
 /// Returns "done" if the statement wrote rows or, if it is a SELECT, returned rows (whatever their values); "no row" if
 /// it succeeded without a row, as a DO block or a DDL statement does; and the SQLSTATE of the refusal if it failed.
-fn outcome_code(outcome: Result<u64, SqlError>) -> String {
+fn sql_outcome(outcome: Result<u64, SqlError>) -> String {
     match outcome {
         Ok(0) => "no row".to_owned(),
         Ok(_) => "done".to_owned(),
-        Err(refusal) => refusal.code,
+        Err(refusal) => refusal.sqlstate,
     }
 }
 
-/// Runs one or more statements in a transaction of their own, commits it, and returns their [`outcome_code`].
+/// Runs one or more statements in a transaction of their own, commits it, and returns their [`sql_outcome`].
 async fn attempt(caller: &SqlCaller, sql: &str) -> String {
-    outcome_code(caller.execute(sql).await)
+    sql_outcome(caller.execute(sql).await)
 }
 
 /// Starts a statement that has to wait for a lock of the transaction `lock_holder`. Once the statement waits, commits
-/// that transaction, and returns the statement's [`outcome_code`].
+/// that transaction, and returns the statement's [`sql_outcome`].
 async fn attempt_while_lock_holder_commits(
     world: &World,
     caller: &SqlCaller,
@@ -78,10 +79,10 @@ async fn attempt_while_lock_holder_commits(
 }
 
 /// Runs one or more statements in a transaction of their own, rolls the transaction back, and returns the
-/// [`outcome_code`] of the statements.
+/// [`sql_outcome`] of the statements.
 async fn dry_run(caller: &SqlCaller, sql: &str) -> String {
     let transaction = caller.begin().await;
-    let outcome = outcome_code(execute_in(&transaction, sql).await);
+    let outcome = sql_outcome(execute_in(&transaction, sql).await);
     transaction.rollback().await.unwrap();
     outcome
 }
@@ -91,17 +92,17 @@ async fn execute_in(transaction: &DatabaseTransaction, sql: &str) -> Result<u64,
     transaction.execute_unprepared(sql).await.map(|result| result.rows_affected()).map_err(into_sql_error)
 }
 
-/// Runs a statement in an open transaction and commits. Returns the statement's [`outcome_code`], or the SQLSTATE with
+/// Runs a statement in an open transaction and commits. Returns the statement's [`sql_outcome`], or the SQLSTATE with
 /// which the commit failed. If the statement fails, rolls the transaction back.
 async fn execute_and_commit(transaction: DatabaseTransaction, sql: &str) -> String {
     match execute_in(&transaction, sql).await {
         Ok(rows) => match transaction.commit().await {
-            Ok(()) => outcome_code(Ok(rows)),
-            Err(error) => into_sql_error(error).code,
+            Ok(()) => sql_outcome(Ok(rows)),
+            Err(error) => into_sql_error(error).sqlstate,
         },
         Err(refusal) => {
             transaction.rollback().await.unwrap();
-            refusal.code
+            refusal.sqlstate
         }
     }
 }

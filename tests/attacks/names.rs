@@ -3,7 +3,7 @@
 
 use uuid::Uuid;
 
-use super::{attempt, outcome_code, sqlstates::CHECK_VIOLATION};
+use super::{attempt, sql_outcome, sqlstates::CHECK_VIOLATION};
 use crate::world::{SqlCaller, World};
 
 /// Characters that no name may contain.
@@ -263,7 +263,7 @@ async fn names_in_many_scripts_are_stored_unchanged() {
             if name.chars().count() < 3 {
                 continue;
             }
-            assert_eq!(outcome_code(outcome), "done", "{}: {name:?}", column.label);
+            assert_eq!(sql_outcome(outcome), "done", "{}: {name:?}", column.label);
             let stored_name: String = column.writer.fetch_value(&column.select_name).await.unwrap();
             assert_eq!(stored_name, *name, "{}", column.label);
         }

@@ -4,7 +4,7 @@
 
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, dry_run, execute_in, outcome_code, sqlstates::SEVERAL_SESSIONS};
+use super::{assert_invariants, attempt, dry_run, execute_in, sql_outcome, sqlstates::SEVERAL_SESSIONS};
 use crate::world::{Player, World, insert_attribute_check_sql, insert_seat_sql};
 
 /// What `dry_run` may return for a statement that is accepted: "no row" for a DO block, "done" for all others.
@@ -81,7 +81,7 @@ async fn a_users_statement_writes_events_or_rolls_of_only_one_session() {
             execute_in(&transaction, &sql).await.unwrap();
         }
         let insert_into_both = &statements_for_both(insert, first_session, second_session)[0];
-        assert_eq!(outcome_code(execute_in(&transaction, insert_into_both).await), SEVERAL_SESSIONS);
+        assert_eq!(sql_outcome(execute_in(&transaction, insert_into_both).await), SEVERAL_SESSIONS);
         execute_in(&transaction, "ROLLBACK TO here").await.unwrap();
         assert_eq!(
             execute_in(&transaction, &insert(second_session)).await,

@@ -7,7 +7,7 @@ use sparc::service::{Operations, sessions::LobbyFilter};
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, dry_run, execute_in, new_public_session, outcome_code, query_number,
+    assert_invariants, attempt, dry_run, execute_in, new_public_session, query_number, sql_outcome,
     sqlstates::{
         CHECK_VIOLATION, DEADLOCK_DETECTED, HEROIC_SAVE_SPENT, SESSION_HAS_NO_PLAYER, START_IN_PAST, UNIQUE_VIOLATION,
     },
@@ -162,7 +162,7 @@ async fn one_statement_cannot_make_two_heroic_saves() {
         let transaction = player.caller.begin().await;
         let outcome = execute_in(&transaction, &sql).await;
         assert!(matches!(outcome, Ok(1) | Err(_)), "one statement must make at most one save: {outcome:?}\n{sql}");
-        assert_eq!(outcome_code(outcome), expected_outcome, "{sql}");
+        assert_eq!(sql_outcome(outcome), expected_outcome, "{sql}");
         transaction.rollback().await.unwrap();
     }
 }

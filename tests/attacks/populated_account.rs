@@ -13,7 +13,7 @@ pub struct PopulatedAccount {
     pub caller: SqlCaller,
     /// An active session that the account runs as Seer.
     pub live_session: GameSession,
-    /// A completed session that the account ran as Seer.
+    /// A completed session that the account ran as Seer. (Its field `seer` is another user, who created it.)
     pub completed_session: GameSession,
     /// Another Seer's active session, where the account has a seat.
     pub joined_session: GameSession,
@@ -97,40 +97,40 @@ pub fn all_writes(fixture: &PopulatedAccount) -> Vec<String> {
         fixture.joined_session.session_id,
         fixture.left_session.session_id,
     );
-    let update_session = |id: Uuid, set: &str| format!("UPDATE sessions SET {set} WHERE id = '{id}'");
-    let update_character = |set: &str| format!("UPDATE characters SET {set} WHERE id = '{seated_character}'");
-    let update_adventure = |set: &str| format!("UPDATE adventures SET {set} WHERE id = '{adventure}'");
-    let update_own_seat = |id: Uuid, set: &str| {
+    let update_session_sql = |id: Uuid, set: &str| format!("UPDATE sessions SET {set} WHERE id = '{id}'");
+    let update_character_sql = |set: &str| format!("UPDATE characters SET {set} WHERE id = '{seated_character}'");
+    let update_adventure_sql = |set: &str| format!("UPDATE adventures SET {set} WHERE id = '{adventure}'");
+    let update_own_seat_sql = |id: Uuid, set: &str| {
         format!("UPDATE session_players SET {set} WHERE session_id = '{id}' AND user_id = '{account}'")
     };
-    let update_players_seat = |set: &str| {
+    let update_players_seat_sql = |set: &str| {
         format!(
             "UPDATE session_players SET {set} WHERE session_id = '{live_session}' AND user_id = '{}'",
             fixture.live_session.players[0].user_id
         )
     };
-    let code_of = |id: Uuid| format!("(SELECT code::text FROM sessions WHERE id = '{id}')");
+    let code_subquery = |id: Uuid| format!("(SELECT code::text FROM sessions WHERE id = '{id}')");
     vec![
         format!("UPDATE users SET bio = 'Back.' WHERE id = '{account}'"),
         format!("UPDATE users SET display_name = 'Back again' WHERE id = '{account}'"),
         format!("UPDATE users SET avatar_url = '/back.png' WHERE id = '{account}'"),
         insert_character_sql(Uuid::new_v4(), *account),
-        update_character("name = 'Back again'"),
-        update_character("hit_points = 1"),
-        update_character("equipment = '[1]'"),
-        update_character("special_ability = '{\"name\": \"Back\"}'"),
+        update_character_sql("name = 'Back again'"),
+        update_character_sql("hit_points = 1"),
+        update_character_sql("equipment = '[1]'"),
+        update_character_sql("special_ability = '{\"name\": \"Back\"}'"),
         format!("UPDATE characters SET retired_at = now() WHERE id = '{spare_character}'"),
         format!("DELETE FROM characters WHERE id = '{spare_character}'"),
         format!("SELECT * FROM private.change_hit_points('{seated_character}', -1)"),
         format!("SELECT * FROM private.change_hit_points('{}', -1)", fixture.live_session.players[0].character_id),
         format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', 'A new draft')"),
-        update_adventure("name = 'Renamed'"),
-        update_adventure("difficulty = 'hard'"),
-        update_adventure("min_players = 1, max_players = 6"),
-        update_adventure("estimated_duration = 90"),
-        update_adventure("description = 'Back.', thumbnail_url = '/back.png', artwork_url = '/back.png'"),
-        update_adventure("content = '{\"nodes\": []}', status = 'draft'"),
-        update_adventure("status = 'archived'"),
+        update_adventure_sql("name = 'Renamed'"),
+        update_adventure_sql("difficulty = 'hard'"),
+        update_adventure_sql("min_players = 1, max_players = 6"),
+        update_adventure_sql("estimated_duration = 90"),
+        update_adventure_sql("description = 'Back.', thumbnail_url = '/back.png', artwork_url = '/back.png'"),
+        update_adventure_sql("content = '{\"nodes\": []}', status = 'draft'"),
+        update_adventure_sql("status = 'archived'"),
         format!("DELETE FROM adventures WHERE id = '{adventure}'"),
         format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Mud Hag')"),
         format!("UPDATE creatures SET name = 'Renamed' WHERE id = '{creature}'"),
@@ -142,25 +142,25 @@ pub fn all_writes(fixture: &PopulatedAccount) -> Vec<String> {
         ),
         format!("DELETE FROM creatures WHERE id = '{creature}'"),
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{account}', '{adventure}')"),
-        update_session(live_session, "looking_for = 'Anybody'"),
-        update_session(live_session, "is_public = true"),
-        update_session(live_session, "max_players = 5"),
-        update_session(live_session, "scheduled_start = now()"),
-        update_session(live_session, "current_scene_id = 'ford'"),
-        update_session(live_session, "current_encounter_id = 'ford'"),
-        update_session(live_session, "game_state = '{\"round\": 1}'"),
-        update_session(live_session, "status = 'paused'"),
-        update_session(completed_session, "looking_for = 'Anybody'"),
-        update_session(completed_session, "is_public = true"),
-        format!("SELECT * FROM private.renew_session_code('{live_session}')"),
+        update_session_sql(live_session, "looking_for = 'Anybody'"),
+        update_session_sql(live_session, "is_public = true"),
+        update_session_sql(live_session, "max_players = 5"),
+        update_session_sql(live_session, "scheduled_start = now()"),
+        update_session_sql(live_session, "current_scene_id = 'ford'"),
+        update_session_sql(live_session, "current_encounter_id = 'ford'"),
+        update_session_sql(live_session, "game_state = '{\"round\": 1}'"),
+        update_session_sql(live_session, "status = 'paused'"),
+        update_session_sql(completed_session, "looking_for = 'Anybody'"),
+        update_session_sql(completed_session, "is_public = true"),
+        format!("SELECT * FROM private.replace_session_code('{live_session}')"),
         insert_seat_sql(*public_session, *account, *seated_character),
-        format!("SELECT * FROM private.join_by_code({}, '{seated_character}')", code_of(*public_session)),
-        format!("SELECT * FROM private.join_by_code({}, '{seated_character}')", code_of(left_session)),
-        update_own_seat(left_session, "is_active = true"),
-        update_own_seat(left_session, &format!("character_id = '{spare_character}'")),
-        update_own_seat(joined_session, "is_active = false"),
-        update_players_seat("is_active = false"),
-        update_players_seat("removed_at = now()"),
+        format!("SELECT * FROM private.join_by_code({}, '{seated_character}')", code_subquery(*public_session)),
+        format!("SELECT * FROM private.join_by_code({}, '{seated_character}')", code_subquery(left_session)),
+        update_own_seat_sql(left_session, "is_active = true"),
+        update_own_seat_sql(left_session, &format!("character_id = '{spare_character}'")),
+        update_own_seat_sql(joined_session, "is_active = false"),
+        update_players_seat_sql("is_active = false"),
+        update_players_seat_sql("removed_at = now()"),
         insert_attribute_check_sql(joined_session, *seated_character),
         insert_attribute_check_sql(live_session, fixture.live_session.players[0].character_id),
         insert_heroic_save_sql(joined_session, *seated_character, *failed_roll),

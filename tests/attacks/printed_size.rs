@@ -28,8 +28,8 @@ async fn stored_size_limit(world: &World, constraint: &str) -> usize {
 #[tokio::test]
 async fn numbers_that_are_too_large_too_small_or_too_long_are_refused_in_every_document() {
     let world = World::new().await;
-    // No number may be beyond 1e308 or closer to 0 than 1e-308. A zero may have at most 308 decimals, and any other
-    // number at most 325.
+    // No number may be beyond 1e308, and no number but 0 may be closer to 0 than 1e-308. A zero may have at most 308
+    // decimals, and any other number at most 325.
     let numbers = [
         "0e-16383".to_owned(),
         "-0e-16383".to_owned(),
@@ -70,7 +70,7 @@ async fn numbers_that_are_too_large_too_small_or_too_long_are_refused_in_every_d
 }
 
 #[tokio::test]
-async fn a_document_prints_at_most_eight_times_its_limit() {
+async fn a_document_of_long_numbers_that_prints_more_than_eight_times_its_limit_is_refused() {
     let world = World::new().await;
     for (caller, constraint, sql) in document_writes(&world).await {
         let limit = stored_size_limit(&world, constraint).await;

@@ -1,13 +1,13 @@
 //! Rules for users also apply to a user whose statement changes the role while it runs, and to a user who writes
-//! through a trigger of their own. Resetting the role makes the login the current user, so the statements of users
-//! who change their role run over a login that is a member of `anon` and `authenticated` only. In the last test, nobody
+//! through a trigger of their own. After a reset of the role, the statement runs as the login role. So these tests
+//! connect with a login that is a member of `anon` and `authenticated` only. In the last test, nobody
 //! changes a role: a statement that has waited for a lock is checked against the session as it is then.
 
 use uuid::Uuid;
 
 use super::{
     assert_invariants, attempt_while_lock_holder_commits, dry_run, execute_and_commit, execute_in, new_private_session,
-    outcome_code, query_number,
+    query_number, sql_outcome,
     sqlstates::{INSUFFICIENT_PRIVILEGE, SESSION_OVER, SEVERAL_SESSIONS, TOO_MANY_ROWS, UNKNOWN_JOIN_CODE},
 };
 use crate::world::{World, insert_attribute_check_sql, insert_seat_sql};
@@ -176,7 +176,7 @@ async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_a_second
          INSERT INTO callers_table VALUES (1)",
         game.session_id
     );
-    assert_eq!(outcome_code(seer.execute(&pause_by_trigger).await), "done");
+    assert_eq!(sql_outcome(seer.execute(&pause_by_trigger).await), "done");
     assert_eq!(world.owner().count("session_events").await, event_count + 1);
 }
 
@@ -214,8 +214,8 @@ async fn the_rules_for_users_do_not_apply_to_an_operators_own_role() {
     transaction.rollback().await.unwrap();
 }
 
-/// A statement waits for a session that another transaction has locked. That transaction changes the session, or
-/// removes the player.
+/// A statement waits for a session that another transaction has locked. That transaction changes the session,
+/// removes the player, or replaces the join code.
 #[tokio::test]
 async fn a_session_that_changed_while_a_statement_waited_for_it_is_checked_again() {
     let world = World::new().await;
@@ -247,7 +247,9 @@ async fn a_session_that_changed_while_a_statement_waited_for_it_is_checked_again
         .await
         .unwrap();
     let lock_holder = game.seer.begin().await;
-    execute_in(&lock_holder, &format!("SELECT FROM private.renew_session_code('{}')", game.session_id)).await.unwrap();
+    execute_in(&lock_holder, &format!("SELECT FROM private.replace_session_code('{}')", game.session_id))
+        .await
+        .unwrap();
     let join = format!("SELECT FROM private.join_by_code('{join_code}', '{}')", player.character_id);
     assert_eq!(attempt_while_lock_holder_commits(&world, &player.caller, join, lock_holder).await, UNKNOWN_JOIN_CODE);
 }

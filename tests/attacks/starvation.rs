@@ -44,7 +44,7 @@ async fn no_two_transactions_of_an_account_hold_shared_locks_at_once() {
             assert!(execute_in(&first_transaction, &sql).await.is_ok(), "{sql}");
             execute_in(&second_transaction, "SET LOCAL lock_timeout = '100ms'").await.unwrap();
             let refusal = execute_in(&second_transaction, &lock_own_rows[0]).await.unwrap_err();
-            assert_eq!(refusal.code, LOCK_NOT_AVAILABLE, "{sql}");
+            assert_eq!(refusal.sqlstate, LOCK_NOT_AVAILABLE, "{sql}");
             second_transaction.rollback().await.unwrap();
             first_transaction.rollback().await.unwrap();
         }
@@ -252,7 +252,7 @@ async fn a_fellow_player_does_not_delay_a_heroic_save() {
         "{} RETURNING pg_temp.wait()",
         insert_heroic_save_sql(game.session_id, fellow_player.character_id, failed_roll)
     );
-    assert_eq!(execute_in(&fellow_players_transaction, &sql).await.unwrap_err().code, ROLL_NOT_SAVEABLE);
+    assert_eq!(execute_in(&fellow_players_transaction, &sql).await.unwrap_err().sqlstate, ROLL_NOT_SAVEABLE);
     // The refusal has aborted the fellow player's transaction, so it holds no locks.
     let save = insert_heroic_save_sql(game.session_id, game.players[0].character_id, failed_roll);
     assert_eq!(attempt(&game.players[0].caller, &save).await, "done");
@@ -273,7 +273,7 @@ async fn a_seat_with_another_users_character_is_refused_without_waiting() {
     let strangers_transaction = stranger.caller.begin().await;
     execute_in(&strangers_transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
     let take_seat = insert_seat_sql(game.session_id, stranger.user_id, victim.character_id);
-    assert_eq!(execute_in(&strangers_transaction, &take_seat).await.unwrap_err().code, CHARACTER_NOT_YOURS);
+    assert_eq!(execute_in(&strangers_transaction, &take_seat).await.unwrap_err().sqlstate, CHARACTER_NOT_YOURS);
     accomplices_transaction.rollback().await.unwrap();
 }
 

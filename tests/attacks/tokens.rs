@@ -24,8 +24,6 @@ const CLAIMS_WITHOUT_ACCOUNT: [&str; 4] = [
 async fn a_token_without_an_account_writes_nothing() {
     let world = World::new().await;
     let fixture = create_populated_account(&world).await;
-    // `live_session` must be private, so that nobody but its participants may see it.
-    world.update_session(&fixture.live_session, "is_public = false").await;
     let mut statements = all_writes(&fixture);
     let insert_creature = format!(
         "INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id",
@@ -56,7 +54,7 @@ async fn a_token_without_an_account_writes_nothing() {
             match transaction.execute_unprepared(sql).await {
                 Ok(result) => assert_eq!(result.rows_affected(), 0, "{claims}: {sql}"),
                 Err(error) => {
-                    let code = into_sql_error(error).code;
+                    let sqlstate = into_sql_error(error).sqlstate;
                     assert!(
                         [
                             INSUFFICIENT_PRIVILEGE,
@@ -67,8 +65,8 @@ async fn a_token_without_an_account_writes_nothing() {
                             // The empty subject is not a UUID, so its cast fails.
                             INVALID_TEXT_REPRESENTATION
                         ]
-                        .contains(&code.as_str()),
-                        "{code}: {claims}: {sql}"
+                        .contains(&sqlstate.as_str()),
+                        "{sqlstate}: {claims}: {sql}"
                     );
                 }
             }
@@ -85,8 +83,8 @@ async fn a_token_without_an_account_does_not_learn_which_sessions_exist() {
     for claims in CLAIMS_WITHOUT_ACCOUNT {
         let mut answers = Vec::new();
         for session_id in [game.session_id, Uuid::new_v4()] {
-            // These two functions tell callers whether they may listen to the session's events.
-            for function in ["my_listener_status", "require_listener"] {
+            // These two functions tell callers whether they may read the session's events.
+            for function in ["my_event_access", "require_event_access"] {
                 let transaction = world.user(game.seer.user_id()).begin().await;
                 let set_claims = format!("SELECT set_config('request.jwt.claims', '{claims}', true)");
                 transaction.execute_unprepared(&set_claims).await.unwrap();

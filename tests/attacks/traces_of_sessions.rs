@@ -168,7 +168,7 @@ async fn count_visible_rows(caller: &SqlCaller, game: &GameSession) -> Vec<(&'st
         ("details", format!("get_session_details('{session}')")),
         ("seats", format!("session_players WHERE session_id = '{session}'")),
         ("may follow broadcasts", format!("(SELECT WHERE private.can_follow_topic('session:{session}')) AS allowed")),
-        ("may follow events", format!("(SELECT WHERE private.my_listener_status('{session}') = 'listens') AS allowed")),
+        ("may follow events", format!("(SELECT WHERE private.my_event_access('{session}') = 'may_read') AS allowed")),
         ("archived session", format!("archived_sessions WHERE id = '{session}'")),
         ("archived rolls", format!("archived_dice_rolls WHERE session_id = '{session}'")),
         ("archived seats", format!("archived_session_players WHERE session_id = '{session}'")),
@@ -210,7 +210,7 @@ async fn a_removed_player_reads_only_their_own_seat_in_a_private_session() {
     };
     assert_eq!(attempt(&leaver.caller, &update_seat("is_active = false", leaver.user_id)).await, "done");
     assert_eq!(attempt(&game.seer, &update_seat("removed_at = now()", removed_player.user_id)).await, "done");
-    let renew = format!("SELECT FROM private.renew_session_code('{}')", game.session_id);
+    let renew = format!("SELECT FROM private.replace_session_code('{}')", game.session_id);
     assert_eq!(attempt(&game.seer, &renew).await, "done");
 
     let only_own_seat = [("seats", 1)];

@@ -7,7 +7,7 @@ use crate::world::World;
 async fn the_url_of_a_picture_is_http_or_https_or_relative() {
     let world = World::new().await;
     let (author, user) = (world.new_user().await, world.new_user().await);
-    let draft_adventure = world.new_draft_adventure(author.user_id()).await;
+    let draft_id = world.new_draft_adventure(author.user_id()).await;
     // These are the columns that users may write and whose names suggest a URL. The loop below tests each of them.
     let select_url_columns = "SELECT class.relname || '.' || attname FROM pg_attribute
          JOIN pg_class AS class ON class.oid = attrelid
@@ -19,8 +19,8 @@ async fn the_url_of_a_picture_is_http_or_https_or_relative() {
     );
     for (caller, column, table, id) in [
         (&user, "avatar_url", "users", user.user_id()),
-        (&author, "thumbnail_url", "adventures", draft_adventure),
-        (&author, "artwork_url", "adventures", draft_adventure),
+        (&author, "thumbnail_url", "adventures", draft_id),
+        (&author, "artwork_url", "adventures", draft_id),
     ] {
         let mut writes = vec![format!("UPDATE {table} SET {column} = $URL$ WHERE id = '{id}'")];
         if table == "adventures" {

@@ -17,15 +17,15 @@ async fn a_refused_event_does_not_wait_for_its_session_and_draws_at_most_one_num
     let lock_session = format!("UPDATE sessions SET looking_for = 'somebody' WHERE id = '{}'", game.session_id);
     execute_in(&lock_holder, &lock_session).await.unwrap();
     let select_last_event_number = "SELECT last_value::text FROM session_events_seq_seq";
-    // The kinds of events that each caller tries to send. Only an event that its sender may send waits for the lock, so
-    // the participant, who may send kinds that begin with `client.`, does not try `'client.x'`.
+    // The event types that each caller tries to send, as SQL literals. Only an event that its sender may send waits for
+    // the lock, so the participant, who may send types that begin with `client.`, does not try `'client.x'`.
     let participant = &game.players[0].caller;
-    for (caller, kinds) in [
+    for (caller, event_types) in [
         (&stranger, &["'x'", "'dice_rolled'", "'Client.x'", "' client.x'", "'client'", "''", "NULL", "'client.x'"][..]),
         (former_player, &["'x'", "'dice_rolled'", "'Client.x'", "' client.x'", "'client'", "''", "NULL", "'client.x'"]),
         (participant, &["'x'", "'dice_rolled'", "'Client.x'", "' client.x'", "'client'", "''", "NULL"]),
     ] {
-        for kind in kinds {
+        for event_type in event_types {
             for suffix in ["", " ON CONFLICT DO NOTHING", " RETURNING seq"] {
                 let mut numbers_drawn = Vec::new();
                 // First the session that exists, then one that does not.
@@ -34,15 +34,19 @@ async fn a_refused_event_does_not_wait_for_its_session_and_draws_at_most_one_num
                     let transaction = caller.begin().await;
                     execute_in(&transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
                     let sql = format!(
-                        "INSERT INTO session_events (session_id, event_type) VALUES ('{session_id}', {kind}){suffix}"
+                        "INSERT INTO session_events (session_id, event_type)
+                         VALUES ('{session_id}', {event_type}){suffix}"
                     );
-                    assert_refused!(execute_in(&transaction, &sql).await, forbidden, "{kind}{suffix}");
+                    assert_refused!(execute_in(&transaction, &sql).await, forbidden, "{event_type}{suffix}");
                     transaction.rollback().await.unwrap();
                     let number_after: String = world.owner().fetch_value(select_last_event_number).await.unwrap();
                     numbers_drawn.push(number_after.parse::<i64>().unwrap() - number_before.parse::<i64>().unwrap());
                 }
-                assert_eq!(numbers_drawn[0], numbers_drawn[1], "{kind}: for a session and for one that does not exist");
-                assert!(numbers_drawn[0] <= 1, "{kind}: only the identity column `seq` draws a number");
+                assert_eq!(
+                    numbers_drawn[0], numbers_drawn[1],
+                    "{event_type}: for a session and for one that does not exist"
+                );
+                assert!(numbers_drawn[0] <= 1, "{event_type}: only the identity column `seq` draws a number");
             }
         }
     }
@@ -63,9 +67,9 @@ async fn a_refused_event_does_not_wait_for_its_session_and_draws_at_most_one_num
         attempt(&stranger, &insert_seat_sql(joined_game.session_id, stranger.user_id(), character_id)).await,
         "done"
     );
-    for (session_id, kind) in [(game.session_id, "dice_rolled"), (joined_game.session_id, "player_joined")] {
-        let events = format!("session_events WHERE session_id = '{session_id}' AND event_type = '{kind}'");
-        assert!(world.owner().count(&events).await >= 1, "{kind}");
+    for (session_id, event_type) in [(game.session_id, "dice_rolled"), (joined_game.session_id, "player_joined")] {
+        let events = format!("session_events WHERE session_id = '{session_id}' AND event_type = '{event_type}'");
+        assert!(world.owner().count(&events).await >= 1, "{event_type}");
     }
     assert_eq!(attempt(&stranger, &insert_character_sql(Uuid::new_v4(), stranger.user_id())).await, "done");
 }
@@ -100,7 +104,7 @@ async fn creating_a_session_does_not_block_updates_of_its_adventure() {
     world.owner().execute(&unpublish).await.unwrap();
     let insert_session = format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", game.adventure_id);
     assert_eq!(
-        execute_in(&transaction_with_old_snapshot, &insert_session).await.unwrap_err().code,
+        execute_in(&transaction_with_old_snapshot, &insert_session).await.unwrap_err().sqlstate,
         SERIALIZATION_FAILURE
     );
 }

@@ -293,7 +293,7 @@ test("somebody who does not take part is told why there is no story", async () =
   await page.getByText("Only participants can see what happens here.").waitFor();
 });
 
-test("a reload loads the characters once more, however many old events change hit points", async () => {
+test("after a reload, the page requests the characters twice, however many game state events it replays", async () => {
   const page = await openPage();
   await sitDown(page, "Oswy");
   const sessionId = await demoSessionId();
@@ -366,7 +366,7 @@ test("while the program is stopped, the page says what fails, and afterwards it 
   await watcher.locator("#banner").waitFor({ state: "hidden" });
 });
 
-test("the demo goes on although earlier runs and visitors have left many sessions over", async () => {
+test("the demo starts even if earlier runs and visitors have left many live sessions behind", async () => {
   const visitor = await program.signUp("Visitor");
   await program.stop();
   const demoId = (number) => `5ba2c000-0000-4000-8000-${number.toString(16).padStart(12, "0")}`;

@@ -25,7 +25,7 @@ test("tokens signed with the shared secret or a published key are accepted", asy
   assert.equal(await nameOrRefusal(ada.token), "Ada");
 });
 
-test("all other tokens are refused", async () => {
+test("tokens that are wrongly signed, incomplete, malformed or expired are refused", async () => {
   const now = Math.floor(Date.now() / 1000), id = ada.profile.id;
   const unpublishedKeyPair = generateKeyPairSync("ec", { namedCurve: "P-256" });
   const publicKeyPem = (pair) => pair.publicKey.export({ type: "spki", format: "pem" });
@@ -67,13 +67,13 @@ test("a closed account gets account_closed", async () => {
   assert.ok([401, 403].includes(created.status));
 });
 
-test("a sign-up that names an account returns no token for it", async () => {
+test("a sign-up with the id of an existing account is refused and returns no token", async () => {
   const body = { id: ada.profile.id, display_name: "Ada" };
   const refusal = await program.request("POST", "/api/demo-users", { body });
   assert.deepEqual([refusal.status, refusal.body.code, refusal.body.token], [422, "invalid_input", undefined]);
 });
 
-test("an invalid input is refused with the name of the wrong field", async () => {
+test("the refusal of an unknown field names it, and a name that is too short is an invalid value", async () => {
   const { status, body } = await program.request("POST", "/api/characters", { token: ada.token, body: { name: "Hild", klass: "rogue" } });
   assert.deepEqual([status, body.code], [422, "invalid_input"]);
   assert.match(body.message, /klass/);
@@ -160,7 +160,7 @@ test("visitors can read the rolls of the demo's session, as they can watch it", 
   }
 });
 
-test("with replicas, responses to what the program does as the service have a log position too", async (t) => {
+test("with replicas, a response has a log position even if the program acted as the service", async (t) => {
   // Any server counts as a replica here, because only the header matters.
   const withReplica = await startProgram({ args: ["--replicas", process.env.DATABASE_URL] });
   t.after(() => withReplica.stop());

@@ -19,9 +19,9 @@ struct SmallFileSystem {
 }
 
 impl SmallFileSystem {
-    /// Mounts a file system that belongs to the owner of the server's data directory, or returns `None` if that is not
-    /// possible.
-    fn mount(data_directory: &str) -> Option<Self> {
+    /// In the temporary directory, mounts a file system that belongs to the owner of the server's data directory.
+    /// Returns `None` if that is not possible.
+    fn mount_with_owner_of(data_directory: &str) -> Option<Self> {
         let owner = fs::metadata(data_directory).ok()?.uid();
         let folder = std::env::temp_dir().join(format!("sparc-small-{}", Uuid::new_v4().simple()));
         fs::create_dir(&folder).unwrap();
@@ -58,7 +58,7 @@ async fn a_full_disk_is_reported_and_the_service_recovers_once_there_is_room() {
         row.try_get_by_index::<String>(0).unwrap()
     };
     let database_name = fetch_text("SELECT current_database()::text").await;
-    let Some(file_system) = SmallFileSystem::mount(&fetch_text("SHOW data_directory").await) else {
+    let Some(file_system) = SmallFileSystem::mount_with_owner_of(&fetch_text("SHOW data_directory").await) else {
         eprintln!("skipped: needs root, to mount a small file system");
         return;
     };

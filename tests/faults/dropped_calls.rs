@@ -13,7 +13,7 @@ use sparc::{
 };
 
 use super::{assert_all_transactions_end, network::Proxy};
-use crate::{random_operations::broken_invariants, random_programs::poll_with_extra_polls, world::World};
+use crate::{random_operations::broken_invariants, random_programs::poll_then_drop, world::World};
 
 /// Calls an operation again and again: drops it at the first wait, at the second, and so on, until it finishes before
 /// it is dropped.
@@ -25,7 +25,7 @@ async fn drop_at_every_wait<F: Future<Output = Result<(), Error>>>(
     // The next call may pass this many waits, and is dropped at the one after.
     let mut passed_waits = 0;
     loop {
-        let outcome = poll_with_extra_polls(passed_waits, operation()).await;
+        let outcome = poll_then_drop(passed_waits, operation()).await;
         assert_all_transactions_end(world).await;
         assert_eq!(broken_invariants(world).await, [""; 0], "{name} after {passed_waits} waits");
         match outcome {
@@ -93,16 +93,18 @@ async fn a_call_dropped_in_a_transaction_never_leaves_it_in_another_role() {
     let creator = world.new_account().await;
     let draft_adventure = world.new_draft_adventure(creator).await;
     let me = sparc.as_user(creator);
-    let mut dropped_validation_count = 0;
+    let (mut dropped_begin_count, mut dropped_validation_count) = (0, 0);
+    let mut finishes_undropped = false;
     for passed_waits in 0..60 {
         // The call that begins a nested transaction is dropped, at two depths. The outer transactions must continue.
         let tx = me.begin().await.unwrap();
-        let is_begin_dropped = poll_with_extra_polls(passed_waits, tx.begin()).await.is_none();
+        let is_begin_dropped = poll_then_drop(passed_waits, tx.begin()).await.is_none();
         assert_user_role_or_failed(&tx, "outer").await;
         tx.commit().await.unwrap();
         let tx = me.begin().await.unwrap();
         let inner = tx.begin().await.unwrap();
-        drop(poll_with_extra_polls(passed_waits, inner.begin()).await);
+        let is_inner_begin_dropped = poll_then_drop(passed_waits, inner.begin()).await.is_none();
+        dropped_begin_count += u32::from(is_begin_dropped && is_inner_begin_dropped);
         assert_user_role_or_failed(&inner, "middle").await;
         inner.commit().await.unwrap();
         assert_user_role_or_failed(&tx, "outer of three").await;
@@ -110,16 +112,19 @@ async fn a_call_dropped_in_a_transaction_never_leaves_it_in_another_role() {
         // Here the dropped call is an operation that runs a statement as `service_role`.
         let tx = me.begin().await.unwrap();
         let is_validation_dropped =
-            poll_with_extra_polls(passed_waits, tx.adventures().validate(draft_adventure)).await.is_none();
+            poll_then_drop(passed_waits, tx.adventures().validate(draft_adventure)).await.is_none();
         dropped_validation_count += u32::from(is_validation_dropped);
         assert_user_role_or_failed(&tx, "after a statement as service_role").await;
         drop(tx);
         assert_all_transactions_end(&world).await;
-        // Stop when the first `begin` and the validation finish before they would be dropped.
-        if !is_begin_dropped && !is_validation_dropped {
+        // Stop when the calls finish before they would be dropped.
+        finishes_undropped = !is_begin_dropped && !is_inner_begin_dropped && !is_validation_dropped;
+        if finishes_undropped {
             break;
         }
     }
+    assert!(finishes_undropped, "the calls must finish after enough waits");
+    assert!(dropped_begin_count > 0, "no nested transaction was dropped before it began");
     assert!(dropped_validation_count > 3, "too few validations were dropped before they finished");
     sparc.close().await.unwrap();
 }

@@ -373,5 +373,5 @@ async fn dropped_streams_leave_no_task_and_no_busy_connection() {
         drop(streams);
         wait_until_idle(task_count_before).await;
     }
-    world.owner().assert_no_transaction_stays_open().await;
+    world.owner().assert_no_transaction_stays_idle().await;
 }

@@ -8,9 +8,10 @@
 //! case blocks both statements in the middle: until both have been sent, other connections hold a row that the first
 //! one locks and a row that the second one locks. A third kind has three statements that lock a row in common.
 //!
-//! By default, the test runs a sample of each kind of case. `SPARC_INTERLEAVINGS=20000` runs a sample of that size of
-//! each kind, `SPARC_INTERLEAVINGS=all` every case of the first two kinds, and `SPARC_INTERLEAVINGS=triples` every case
-//! of the third. Any other value runs the cases whose names contain the value; a failed case is reported by its name.
+//! By default, the test runs a sample of each kind of case. `SPARC_INTERLEAVINGS=20000` runs a sample of about that
+//! size of each kind, `SPARC_INTERLEAVINGS=all` every case of the first two kinds, and `SPARC_INTERLEAVINGS=triples`
+//! every case of the third. Any other value runs the cases whose names contain the value; a failed case is reported by
+//! its name.
 
 use std::collections::BTreeMap;
 
@@ -46,8 +47,8 @@ fn interleavings(transactions: &[Vec<Step>]) -> Vec<Schedule> {
     all
 }
 
-/// Returns every schedule of as many transactions as there are `last_steps`: the last step of each transaction, which
-/// is commit or rollback. At READ COMMITTED, where each statement takes its own snapshot, it does not matter when a
+/// Returns every schedule of some transactions; `last_steps` has the last step (commit or rollback) of each of them. At
+/// READ COMMITTED, where each statement takes its own snapshot, it does not matter when a
 /// transaction begins, so all begin first.
 fn schedules(level: IsolationLevel, last_steps: &[Step]) -> Vec<Schedule> {
     let begin_matters = level == IsolationLevel::RepeatableRead;
@@ -175,14 +176,14 @@ fn triples(locked_rows: &LockedRows) -> Vec<Case<'static>> {
 
 /// Returns about `size` cases, evenly spread and the same in each run.
 fn sample(cases: Vec<Case<'static>>, size: usize) -> Vec<Case<'static>> {
-    // In the lists, the same isolation levels, schedules and orders return for each group of statements, in periods
-    // whose prime factors are 2, 3 and 13. If the step had a factor in common with the period, some of these would
+    // In each list, the same isolation levels, schedules and orders recur for every group of statements, with periods
+    // whose prime factors are 2, 3 and 13. If the stride had a factor in common with a period, some of these would
     // never be in the sample.
-    let mut step = (cases.len() / size).max(1);
-    while [2, 3, 13].iter().any(|factor| step.is_multiple_of(*factor)) {
-        step += 1;
+    let mut stride = (cases.len() / size.max(1)).max(1);
+    while [2, 3, 13].iter().any(|factor| stride.is_multiple_of(*factor)) {
+        stride += 1;
     }
-    cases.into_iter().step_by(step).collect()
+    cases.into_iter().step_by(stride).collect()
 }
 
 /// Returns a sample of each kind of case.
@@ -246,6 +247,7 @@ async fn no_order_of_statements_breaks_an_invariant() {
             .filter(|case| case.to_string().contains(part))
             .collect(),
     };
+    assert!(!cases.is_empty(), "SPARC_INTERLEAVINGS selects no case");
     let failures = run_cases(cases).await;
     assert!(failures.is_empty(), "{} cases failed:\n{}", failures.len(), failures.join("\n"));
 }

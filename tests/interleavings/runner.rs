@@ -90,7 +90,7 @@ impl Client {
     }
 
     /// Waits until the statement has finished or is blocked by a lock. Returns its answer, or `None` if it is blocked
-    /// or its connection has ended.
+    /// or the task that sends the statements has ended.
     async fn receive_answer_unless_blocked(&mut self, database: &mut GameDatabase) -> Option<Answer> {
         let started_at = Instant::now();
         loop {
@@ -105,10 +105,10 @@ impl Client {
         }
     }
 
-    /// Waits until the statement has finished, and returns its answer; `None` if it has not finished in time or its
-    /// connection has ended.
+    /// Waits until the statement has finished, and returns its answer; `None` if the task that sends the statements has
+    /// ended.
     async fn receive_answer(&mut self) -> Option<Answer> {
-        let answer = timeout(HANG_TIMEOUT, self.answer_receiver.recv()).await.ok().flatten();
+        let answer = timeout(HANG_TIMEOUT, self.answer_receiver.recv()).await.expect("a statement must finish");
         self.has_pending_statement = false;
         answer
     }
@@ -224,9 +224,8 @@ impl Runner {
         for (holder, row) in self.holders.iter_mut().zip(&case.held_rows) {
             holder.send(with_ids(&format!("BEGIN; SELECT FROM {row} FOR UPDATE")));
             // The held rows differ, and no other transaction is open, so no holder waits.
-            if let Some(answer) = holder.receive_answer_unless_blocked(&mut self.database).await {
-                assert!(answer.is_ok(), "{answer:?}: {row}");
-            }
+            let answer = holder.receive_answer().await;
+            assert!(matches!(answer, Some(Ok(_))), "{answer:?}: {row}");
         }
 
         let mut outcomes: Vec<Outcome> = case.statements.iter().map(|_| Outcome::default()).collect();
@@ -254,9 +253,6 @@ impl Runner {
                 if !has_released_rows {
                     has_released_rows = true;
                     for holder in &mut self.holders[..case.held_rows.len()] {
-                        if holder.has_pending_statement {
-                            holder.receive_answer().await;
-                        }
                         holder.send("ROLLBACK".to_owned());
                         holder.receive_answer().await;
                     }
@@ -291,11 +287,12 @@ impl Runner {
                 }
                 Step::Commit | Step::Rollback => {
                     self.clients[transaction].send(if step == Step::Commit { "COMMIT" } else { "ROLLBACK" }.to_owned());
-                    match self.clients[transaction].receive_answer().await {
-                        Some(Ok(_)) => {}
-                        other => problems.push(format!("{} does not commit or roll back: {other:?}", statement.name)),
+                    let answer = self.clients[transaction].receive_answer().await;
+                    let has_ended = matches!(answer, Some(Ok(_)));
+                    if !has_ended {
+                        problems.push(format!("{} does not commit or roll back: {answer:?}", statement.name));
                     }
-                    if step == Step::Commit && matches!(outcomes[transaction].answer, Some(Ok(_))) {
+                    if step == Step::Commit && has_ended && matches!(outcomes[transaction].answer, Some(Ok(_))) {
                         outcomes[transaction].commit_position = Some(commit_count);
                         commit_count += 1;
                     }
@@ -316,7 +313,7 @@ impl Runner {
 fn collect_problems(case: &Case<'_>, outcomes: &[Outcome], problems: &mut Vec<String>) {
     for (statement, outcome) in case.statements.iter().zip(outcomes) {
         match &outcome.answer {
-            None => problems.push(format!("{} has no answer, because its connection has ended", statement.name)),
+            None => problems.push(format!("{} has no answer, because its task has ended", statement.name)),
             Some(Err((code, message))) => {
                 // At REPEATABLE READ, PostgreSQL refuses a write to a row that changed after the snapshot.
                 let is_expected = statement.refusals.contains(&code.as_str())

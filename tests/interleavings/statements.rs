@@ -4,8 +4,8 @@
 use crate::sqlstates::{
     ACCOUNT_CLOSED, ADVENTURE_NOT_PLAYABLE, CHARACTER_LIMIT_REACHED, CHARACTER_RETIRED, CHARACTER_SEATED,
     CHECK_VIOLATION, CREATURE_NOT_IN_ADVENTURE, FOREIGN_KEY_VIOLATION, HEROIC_SAVE_SPENT, ILLEGAL_TRANSITION,
-    INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE, NOT_YOUR_CHOICE, PLAYER_REMOVED, ROLL_NOT_SAVEABLE, SESSION_FULL,
-    SESSION_HAS_NO_PLAYER, SESSION_OVER, SESSION_STARTED, UNIQUE_VIOLATION, UNKNOWN_JOIN_CODE,
+    INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE, PLAYER_REMOVED, ROLL_NOT_SAVEABLE, SESSION_FULL, SESSION_HAS_NO_PLAYER,
+    SESSION_OVER, SESSION_STARTED, UNIQUE_VIOLATION, UNKNOWN_JOIN_CODE,
 };
 
 /// The identity with which a statement runs.
@@ -41,9 +41,14 @@ const fn statement(
     Statement { name, caller, sql, refusals, closed_account: None }
 }
 
-/// A statement that closes or deletes the account of `owner`.
-const fn closing_statement(owner: &'static str, caller: Caller, name: &'static str, sql: &'static str) -> Statement {
-    Statement { name, caller, sql, refusals: &[], closed_account: Some(owner) }
+/// A statement that closes or deletes the account of `user`.
+const fn account_closing_statement(
+    user: &'static str,
+    caller: Caller,
+    name: &'static str,
+    sql: &'static str,
+) -> Statement {
+    Statement { name, caller, sql, refusals: &[], closed_account: Some(user) }
 }
 
 const ADA: Caller = User("ada");
@@ -170,7 +175,7 @@ pub const STATEMENTS: &[Statement] = &[
         ADA,
         "ada_switches_to_another_character",
         "UPDATE public.session_players SET character_id = @ada2 WHERE session_id = @zoe_waiting AND user_id = @ada",
-        &[SESSION_OVER, SESSION_STARTED, CHARACTER_RETIRED, ACCOUNT_CLOSED, FOREIGN_KEY_VIOLATION, NOT_YOUR_CHOICE],
+        &[SESSION_OVER, CHARACTER_RETIRED, ACCOUNT_CLOSED, FOREIGN_KEY_VIOLATION],
     ),
     statement(
         SEER,
@@ -314,23 +319,28 @@ pub const STATEMENTS: &[Statement] = &[
         &[ACCOUNT_CLOSED, INSUFFICIENT_PRIVILEGE, FOREIGN_KEY_VIOLATION],
     ),
     // Accounts.
-    closing_statement("ada", ADA, "ada_closes_her_account", "SELECT private.close_account(@ada)"),
-    closing_statement("seer", SEER, "the_seer_closes_their_account", "SELECT private.close_account(@seer)"),
-    closing_statement(
+    account_closing_statement("ada", ADA, "ada_closes_her_account", "SELECT private.close_account(@ada)"),
+    account_closing_statement("seer", SEER, "the_seer_closes_their_account", "SELECT private.close_account(@seer)"),
+    account_closing_statement(
         "zoe",
         Platform,
         "the_platform_closes_zoes_account",
         "UPDATE auth.users SET deleted_at = now() WHERE id = @zoe",
     ),
-    closing_statement("bob", Platform, "the_platform_deletes_bobs_account", "DELETE FROM auth.users WHERE id = @bob"),
-    closing_statement(
+    account_closing_statement(
+        "bob",
+        Platform,
+        "the_platform_deletes_bobs_account",
+        "DELETE FROM auth.users WHERE id = @bob",
+    ),
+    account_closing_statement(
         "seer",
         Platform,
         "the_platform_deletes_the_seers_account",
         "DELETE FROM auth.users WHERE id = @seer",
     ),
-    closing_statement("eve", Service, "the_service_closes_eves_account", "SELECT private.close_account(@eve)"),
-    statement(Platform, "ada_changes_her_email_address", "UPDATE auth.users SET email = 'new@example.org' WHERE id = @ada", &[]),
+    account_closing_statement("eve", Service, "the_service_closes_eves_account", "SELECT private.close_account(@eve)"),
+    statement(Platform, "the_platform_changes_adas_email_address", "UPDATE auth.users SET email = 'new@example.org' WHERE id = @ada", &[]),
     statement(
         Platform,
         "somebody_signs_up_with_adas_new_email_address",

@@ -109,8 +109,8 @@ async fn losing_access_ends_a_stream_with_an_error_but_not_the_streams_of_others
     assert_eq!(read_to_error(&mut service_stream).await, "not_found");
 }
 
-/// A stream with unread events reads them from the database itself, even before the poller has checked who may still
-/// listen.
+/// A stream with unread events reads them from the database itself, even before the poller has checked which
+/// subscribers still have access.
 #[tokio::test]
 async fn a_stream_with_unread_events_ends_with_the_same_error_as_a_stream_that_waits() {
     let world = World::new().await;
@@ -137,7 +137,7 @@ async fn a_stream_with_unread_events_ends_with_the_same_error_as_a_stream_that_w
     }
 }
 
-/// The poller, which checks whether the subscribers may still listen, uses the nil id for the service, which has no
+/// The poller, which checks whether the subscribers still have access, uses the nil id for the service, which has no
 /// account.
 #[tokio::test]
 async fn an_account_with_the_nil_id_is_not_taken_for_the_service() {

@@ -155,19 +155,19 @@ async fn a_stream_that_nobody_reads_keeps_no_connection() {
         session_ids.push(game.session_id);
     }
     let from_start = session_ids.iter().map(|session_id| (*session_id, Some(0)));
-    let mut events = sparc.as_service().events().subscribe_many(from_start).await.unwrap();
+    let mut multi_session_stream = sparc.as_service().events().subscribe_many(from_start).await.unwrap();
     // The first item comes while pages of other sessions are being read.
-    events.next().await.unwrap().1.unwrap();
-    world.owner().assert_no_transaction_stays_open().await;
+    multi_session_stream.next().await.unwrap().1.unwrap();
+    world.owner().assert_no_transaction_stays_idle().await;
     let user = sparc.as_user(world.new_account().await);
     assert!(user.users().me().await.is_ok(), "the other callers of the handle must get connections");
     let mut count = 1;
     while count < 8 * 80 {
-        events.next().await.unwrap().1.unwrap();
+        multi_session_stream.next().await.unwrap().1.unwrap();
         count += 1;
     }
-    events.add(world.new_active_session(1).await.session_id, None).await.unwrap();
-    drop(events);
+    multi_session_stream.add(world.new_active_session(1).await.session_id, None).await.unwrap();
+    drop(multi_session_stream);
     sparc.close().await.unwrap();
 }
 

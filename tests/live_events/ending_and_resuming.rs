@@ -1,4 +1,4 @@
-//! What ends a stream, and after which event a caller can resume one.
+//! What ends a stream, and after which event a caller can resume one. Also: how many events `after` returns.
 
 use std::time::Duration;
 
@@ -244,7 +244,7 @@ async fn last_seq_of_a_stream_is_where_it_started_and_then_the_last_event_return
 }
 
 #[tokio::test]
-async fn pages_have_at_most_two_hundred_events_and_follow_each_other_without_a_gap() {
+async fn after_returns_at_most_two_hundred_events_and_the_next_call_continues_without_a_gap() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let ada = world.sparc.as_user(game.players[0].user_id);

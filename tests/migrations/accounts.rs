@@ -112,8 +112,8 @@ async fn up_applies_sign_ups_and_deletions_that_the_triggers_missed() {
     }
 }
 
-/// While the triggers were disabled, an address went from a deleted account to a new one, and from an account to one
-/// that was created earlier; and two accounts exchanged their addresses.
+/// While the triggers were disabled, one address went from a deleted account to a new one, another from an account to
+/// one that was created earlier; and two accounts exchanged their addresses.
 #[tokio::test]
 async fn up_stores_addresses_that_other_accounts_have_given_up() {
     let (_database, db) = create_unmigrated_database_without_platform().await;

@@ -4,7 +4,7 @@
 pub const BREAKAGES: &[(&str, &str)] = &[
     ("DROP TABLE creatures CASCADE", "table public.creatures"),
     ("DROP TABLE private.account_gates CASCADE", "table private.account_gates"),
-    ("DROP TABLE private.requests CASCADE", "table private.requests"),
+    ("DROP TABLE private.request_digests CASCADE", "table private.request_digests"),
     ("DROP TABLE private.sparc_record CASCADE", "table private.sparc_record"),
     ("ALTER TABLE creatures OWNER TO authenticated", "table public.creatures"),
     ("ALTER FUNCTION private.is_seer(uuid) OWNER TO authenticated", "function private.is_seer(uuid)"),
@@ -165,7 +165,7 @@ pub const BREAKAGES: &[(&str, &str)] = &[
         "DROP TRIGGER check_profile_change ON users; DROP TRIGGER set_updated_at ON users; DROP VIEW profiles;
          ALTER TABLE users ALTER bio TYPE varchar(20);
          CREATE TRIGGER check_profile_change BEFORE UPDATE OF bio ON users
-         FOR EACH ROW EXECUTE FUNCTION private.refuse_profile_change();
+         FOR EACH ROW EXECUTE FUNCTION private.refuse_change_of_closed_profile();
          CREATE VIEW profiles AS SELECT id, bio FROM users",
         "column bio of public.users",
     ),
@@ -221,8 +221,9 @@ pub const BREAKAGES: &[(&str, &str)] = &[
            ADD CONSTRAINT bounded_bio CHECK (char_length(bio) <= 2000) NOT VALID",
         "constraint bounded_bio on public.users",
     ),
+    // With the constraint's index, the table loses its replica identity, which the table's line contains.
     (
-        "ALTER TABLE session_players DROP CONSTRAINT session_players_replica_id_key",
+        "ALTER TABLE session_players DROP CONSTRAINT session_players_replica_identity_key",
         "table public.session_players",
     ),
     (

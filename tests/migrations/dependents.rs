@@ -26,6 +26,7 @@ const DEPENDENTS: &[(&str, &str)] = &[
     ("CREATE TABLE t (s jsonb CONSTRAINT c CHECK (private.are_valid_stats(s)))", "constraint c on table public.t"),
     ("CREATE TABLE t (s jsonb); CREATE INDEX i ON t (private.are_valid_stats(s))", "index public.i"),
     ("ALTER TABLE users ADD COLUMN note text", "column note of table public.users"),
+    ("ALTER TABLE users ADD COLUMN \"seen on\" text", "column \"seen on\" of table public.users"),
     ("ALTER TABLE users ADD CONSTRAINT c CHECK (bio <> '')", "constraint c on table public.users"),
     ("CREATE INDEX i ON users (bio)", "index public.i"),
     ("CREATE STATISTICS s ON seer_id, adventure_id FROM sessions", "statistics object public.s"),

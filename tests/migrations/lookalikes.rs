@@ -1,6 +1,6 @@
-//! Objects that a stranger (a role that does not own the schema) has made look like ours: no command adopts one, and
-//! none refuses because of one. A renamed schema, table or column of ours is recognized by its comment, but only if the
-//! owner of the schema owns it.
+//! Objects of a stranger (a role that does not own the schema) that imitate ours: no command adopts such an object, and
+//! none refuses to run because of it. A renamed schema, table or column of ours is recognized by its comment, but only
+//! if the owner of the schema owns it.
 
 use sea_orm::ConnectionTrait;
 use sparc::migration::{check, sea_orm_migration::MigratorTrait};
@@ -33,6 +33,7 @@ async fn up_creates_a_missing_table_instead_of_adopting_the_table_of_a_stranger(
             .await
             .unwrap();
         let report = check(&owner).await.unwrap();
+        assert!(!report.is_clean(), "the dropped table must be reported");
         assert!(report.differences.iter().all(|difference| difference.renamed_to.is_none()), "{report:#?}");
         Migrator::up(&owner, None).await.unwrap();
         assert!(check(&owner).await.unwrap().is_clean(), "planted in {schema}");

@@ -1,5 +1,5 @@
 //! The list of applied migrations, `sparc_migrations`, if it is damaged, incomplete or missing, or if a table of
-//! another program has its name. (`private.sparc_record` records, for example, which objects `up` has created.)
+//! another program has its name. (`up` can repair the list, because `private.sparc_record` records the migrations too.)
 
 use sea_orm::ConnectionTrait;
 use sparc::migration::{

@@ -1,7 +1,7 @@
 //! Before the first migration, objects of another program have names that the schema needs.
 
 use sea_orm::ConnectionTrait;
-use sparc::migration::sea_orm_migration::MigratorTrait;
+use sparc::migration::{connect, sea_orm_migration::MigratorTrait};
 
 use super::{Migrator, create_unmigrated_database, read_catalog, refusal_message};
 
@@ -18,7 +18,10 @@ const COLLISIONS: [(&str, &str); 12] = [
     ("CREATE DOMAIN roll_type AS text", "type public.roll_type (a domain)"),
     ("CREATE TABLE session_status (id int)", "type public.session_status (the row type of a relation)"),
     ("CREATE TABLE t (id int); CREATE INDEX idx_dice_rolls_original ON t (id)", "index public.idx_dice_rolls_original"),
-    ("CREATE SCHEMA IF NOT EXISTS private; CREATE TABLE private.requests (id int)", "table private.requests"),
+    (
+        "CREATE SCHEMA IF NOT EXISTS private; CREATE TABLE private.request_digests (id int)",
+        "table private.request_digests",
+    ),
 ];
 
 #[tokio::test]
@@ -33,6 +36,36 @@ async fn up_fresh_and_refresh_refuse_if_objects_of_another_program_have_our_name
             assert!(message.starts_with(&expected), "{sql}: {message}");
         }
         assert_eq!(read_catalog(&db).await, catalog_before, "{sql}");
+    }
+}
+
+/// `up` creates triggers with CREATE OR REPLACE, and drops a policy before it creates it. Supabase's documentation has
+/// a trigger `on_auth_user_created`.
+#[tokio::test]
+async fn up_refuses_if_a_trigger_or_policy_of_another_program_on_a_table_of_the_platform_has_one_of_our_names() {
+    let server = testdb::Server::start_supabase(None).await.unwrap();
+    for (sql, object) in [
+        (
+            "CREATE FUNCTION create_profile() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+             CREATE TRIGGER on_auth_user_created AFTER INSERT ON auth.users
+             FOR EACH ROW EXECUTE FUNCTION create_profile()",
+            "trigger on_auth_user_created on auth.users",
+        ),
+        (
+            "CREATE POLICY \"Participants follow their sessions\" ON realtime.messages USING (true)",
+            "policy \"Participants follow their sessions\" on realtime.messages",
+        ),
+    ] {
+        let database = server.create_unmigrated().await.unwrap();
+        let db = connect(database.url()).await.unwrap();
+        let superuser = connect(&database.superuser_url()).await.unwrap();
+        superuser.execute_unprepared(sql).await.unwrap();
+        let catalog_before = read_catalog(&superuser).await;
+        for attempt in [Migrator::up(&db, None).await, Migrator::fresh(&db).await] {
+            let message = refusal_message(attempt.unwrap_err());
+            assert!(message.starts_with(&format!("The database already has {object}, and no record")), "{message}");
+        }
+        assert_eq!(read_catalog(&superuser).await, catalog_before, "{object}");
     }
 }
 

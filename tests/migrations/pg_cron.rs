@@ -124,7 +124,7 @@ async fn an_operators_job_with_one_of_our_names_is_a_name_collision() {
 }
 
 #[tokio::test]
-async fn a_job_of_a_role_that_cannot_do_its_work_is_a_difference_and_up_takes_it_over_and_reset_removes_it() {
+async fn a_job_of_a_role_without_the_owners_privileges_is_a_difference_and_up_takes_it_over_and_reset_removes_it() {
     let Some((_server, db)) = start_server_with_pg_cron().await else { return };
     db.execute_unprepared("CREATE EXTENSION pg_cron; CREATE ROLE stranger").await.unwrap();
     Migrator::up(&db, None).await.unwrap();

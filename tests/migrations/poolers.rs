@@ -53,7 +53,8 @@ async fn neither_a_failed_command_nor_a_dry_run_leaves_prepared_statements_on_th
         "ALTER TABLE public.users DROP CONSTRAINT bounded_bio",
         "INSERT INTO auth.users (id, email) VALUES (gen_random_uuid(), 'ada@example.com')",
         "UPDATE public.users SET bio = repeat('a', 2001)", // prevents the repair of the constraint
-        "ALTER TABLE public.creatures RENAME TO monsters", // prevents `down`; a dry run undoes it, then rolls back
+        // Prevents `down`. A dry run first restores the name, in a transaction that it then rolls back.
+        "ALTER TABLE public.creatures RENAME TO monsters",
     ] {
         direct.execute_unprepared(sql).await.unwrap();
     }

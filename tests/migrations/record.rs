@@ -61,8 +61,8 @@ async fn jobs_that_up_could_not_schedule_are_not_recorded_as_scheduled() {
     assert!(!report.differences.is_empty(), "the jobs must be missing");
     up(&owner).await;
     assert!(check(&owner).await.unwrap().is_clean());
-    // If the jobs exist but are not recorded, because an operator ran `jobs/schedule.sql`, they are the operator's
-    // choice too.
+    // If an operator ran `jobs/schedule.sql`, the jobs exist but are not recorded. `up` then records them, so that no
+    // later `up` schedules them again.
     owner.execute_unprepared("DELETE FROM private.sparc_record WHERE name = 'jobs'").await.unwrap();
     assert_eq!(up(&owner).await, []);
     let select_entry = "SELECT value FROM private.sparc_record WHERE name = 'jobs'";

@@ -1,5 +1,5 @@
-//! The API's roles, and settings that disable triggers. Both belong to the cluster, so these tests have servers of
-//! their own.
+//! The API's roles, and settings that disable triggers. Roles, and most places of such a setting, belong to the
+//! cluster, so these tests have servers of their own.
 
 use sea_orm::{ConnectionTrait, DatabaseConnection};
 use sparc::migration::{
@@ -88,7 +88,7 @@ fn with_setting(url: &str, setting: &str, value: &str) -> String {
 }
 
 #[tokio::test]
-async fn check_reports_a_connection_whose_options_disable_triggers_and_the_script_enables_them() {
+async fn check_reports_a_connection_whose_options_disable_triggers_and_both_up_and_the_install_script_enable_them() {
     let (server, database, db) = create_migrated_database_on_own_server().await;
     let unmigrated_database = server.create_unmigrated().await.unwrap();
     let with_option = |url: &str| with_setting(url, "session_replication_role", "replica");
@@ -101,7 +101,7 @@ async fn check_reports_a_connection_whose_options_disable_triggers_and_the_scrip
     // So does the script that creates the schema in an empty database. Creating an empty schema needs no triggers, so
     // the setting itself is checked, before the script commits.
     let assert_enabled = "DO $$ BEGIN ASSERT current_setting('session_replication_role') = 'origin'; END $$";
-    let script = migration::sql();
+    let script = migration::install_script();
     let script = format!("{}{assert_enabled};\nCOMMIT;\n", script.strip_suffix("COMMIT;\n").unwrap());
     let url = with_option(unmigrated_database.url());
     let Some(outcome) = run_program("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", &url], &script) else {
@@ -192,12 +192,11 @@ async fn an_api_role_that_owns_the_database_or_an_object_is_named_and_up_refuses
     ] {
         let database = server.create_migrated().await.unwrap();
         let db = connect(&database.superuser_url()).await.unwrap();
-        let owner = connect(database.url()).await.unwrap();
         let database_name = query_lines(&db, "SELECT quote_ident(current_database())").await.concat();
         let sql = sql.replace("{database}", &database_name);
         db.execute_unprepared(&sql).await.unwrap();
         let catalog_before = read_catalog(&db).await;
-        let report = check(&owner).await.unwrap();
+        let report = check(&db).await.unwrap();
         let names_object = |difference: &Difference| {
             difference.object == object && difference.found.as_ref().is_some_and(|found| found.contains(phrase))
         };

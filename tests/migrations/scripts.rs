@@ -42,7 +42,8 @@ async fn the_script_creates_what_up_creates_and_refuses_to_run_again() {
     let migrated_catalog = read_catalog(&db).await;
 
     let (database, scripted_db) = create_unmigrated_database().await;
-    let Some(outcome) = run_program("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", database.url()], &migration::sql())
+    let Some(outcome) =
+        run_program("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", database.url()], &migration::install_script())
     else {
         return;
     };
@@ -55,7 +56,8 @@ async fn the_script_creates_what_up_creates_and_refuses_to_run_again() {
     assert_eq!(read_catalog(&scripted_db).await, catalog_before);
     assert_eq!(Migrator::get_pending_migrations(&scripted_db).await.unwrap().len(), 0);
     let second_run =
-        run_program("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", database.url()], &migration::sql()).unwrap();
+        run_program("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", database.url()], &migration::install_script())
+            .unwrap();
     assert!(second_run.unwrap_err().contains("has the schema already"));
     Migrator::reset(&scripted_db).await.unwrap();
 }
@@ -64,7 +66,7 @@ async fn the_script_creates_what_up_creates_and_refuses_to_run_again() {
 #[tokio::test]
 async fn the_script_also_runs_as_one_query() {
     let (_database, db) = create_unmigrated_database().await;
-    db.execute_unprepared(&migration::sql()).await.unwrap();
+    db.execute_unprepared(&migration::install_script()).await.unwrap();
     assert!(check(&db).await.unwrap().is_clean());
 }
 
@@ -107,7 +109,7 @@ async fn up_revokes_what_default_privileges_grant_on_the_tables_of_a_restored_du
         ["true true"],
         "before `up`, the platform's default privileges must give access"
     );
-    // A user signs up before the triggers on accounts exist.
+    // A user signs up before the triggers on accounts exist. `up` creates the missing profile.
     let id = uuid::Uuid::new_v4();
     db.execute_unprepared(&format!("INSERT INTO auth.users (id, email) VALUES ('{id}', 'early@x.org')")).await.unwrap();
 

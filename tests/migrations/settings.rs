@@ -52,9 +52,11 @@ async fn settings_of_the_database_do_not_affect_the_schema() {
         let database_name = query_lines(&superuser, "SELECT current_database()::text").await.concat();
         superuser.execute_unprepared(&format!("ALTER DATABASE {database_name} SET {setting}")).await.unwrap();
         let db = connect(scripted_database.url()).await.unwrap();
-        let Some(outcome) =
-            run_program("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", scripted_database.url()], &migration::sql())
-        else {
+        let Some(outcome) = run_program(
+            "psql",
+            &["-X", "-q", "-v", "ON_ERROR_STOP=1", scripted_database.url()],
+            &migration::install_script(),
+        ) else {
             continue;
         };
         outcome.unwrap();
@@ -101,7 +103,7 @@ async fn the_script_of_a_dry_run_converts_values_as_up_does() {
 /// With `session_replication_role = replica`, no trigger of the schema fires, not even those of its foreign keys. `up`
 /// and the script therefore set it to `origin`. A role that may not change this parameter gets an error.
 #[tokio::test]
-async fn up_runs_with_triggers_or_refuses() {
+async fn up_enables_triggers_or_refuses() {
     let (database, owner, superuser) = super::create_platform_database().await;
     Migrator::up(&owner, None).await.unwrap();
     let database_name = query_lines(&superuser, "SELECT current_database()::text").await.concat();
@@ -138,7 +140,7 @@ async fn the_databases_statement_timeout_does_not_apply_to_commands_that_only_re
     let (first, second, third) =
         tokio::try_join!(connect(database.url()), connect(database.url()), connect(database.url())).unwrap();
     let (second_executor, third_executor) = ((&second).into_database_executor(), (&third).into_database_executor());
-    let unlock = async {
+    let unlock_when_all_have_waited = async {
         let count_long_waits = "SELECT count(*)::text FROM pg_locks
              WHERE NOT granted AND relation = 'private.sparc_record'::regclass
                AND waitstart < clock_timestamp() - interval '1500 ms'";
@@ -152,8 +154,12 @@ async fn the_databases_statement_timeout_does_not_apply_to_commands_that_only_re
         lock_holder.commit().await.unwrap();
         have_all_waited
     };
-    let (report, script, status, have_all_waited) =
-        tokio::join!(check(&first), migration::dry_run(&second_executor), migration::status(&third_executor), unlock);
+    let (report, script, status, have_all_waited) = tokio::join!(
+        check(&first),
+        migration::dry_run(&second_executor),
+        migration::status(&third_executor),
+        unlock_when_all_have_waited
+    );
     assert!(report.unwrap().is_clean());
     assert_eq!(script.unwrap(), "");
     assert!(status.unwrap().report.is_clean());
@@ -186,7 +192,7 @@ async fn default_privileges_of_the_migrating_role_do_not_affect_the_schema() {
 
         let (_database, db) = create_unmigrated_database().await;
         db.execute_unprepared(sql).await.unwrap();
-        db.execute_unprepared(&migration::sql()).await.unwrap();
+        db.execute_unprepared(&migration::install_script()).await.unwrap();
         assert!(check(&db).await.unwrap().is_clean(), "{sql}, created by the script");
     }
 }

@@ -186,7 +186,7 @@ async fn a_mode_that_the_server_does_not_support_is_reported_and_the_others_conn
 }
 
 #[tokio::test]
-async fn whether_to_use_tls_is_decided_whenever_a_server_starts() {
+async fn whether_to_use_tls_is_decided_again_after_a_server_was_unreachable_or_restarted() {
     let certificates = Certificates::new();
     for (connection_type, mode, later_connection_type) in
         [("hostssl", "allow", "hostnossl"), ("hostnossl", "prefer", "hostssl")]
@@ -194,22 +194,26 @@ async fn whether_to_use_tls_is_decided_whenever_a_server_starts() {
         let server = certificates.start_server(connection_type).await;
         let url = format!("{}?sslmode={mode}", server.url());
         Migrator::up(&connect(&url).await.unwrap(), None).await.unwrap();
-        // Two ways to the same server, of which the second is closed at first.
-        let (first, second) = (Proxy::start_for_url(&url).await, Proxy::start_for_url(&url).await);
-        second.set_state(CUT);
-        let options = Options::default().replicas([second.url.clone()]).acquire_timeout(Duration::from_secs(30));
-        let sparc = Sparc::connect_with(&first.url, options).await.unwrap();
+        // Two proxies of the same server. At first, the second one closes every connection, as if the server were down.
+        let (first_proxy, second_proxy) = (Proxy::start_for_url(&url).await, Proxy::start_for_url(&url).await);
+        second_proxy.set_state(CUT);
+        let options = Options::default().replicas([second_proxy.url.clone()]).acquire_timeout(Duration::from_secs(30));
+        let sparc = Sparc::connect_with(&first_proxy.url, options).await.unwrap();
         assert_eq!(outcome_code(sparc.as_anon().users().profiles(&[]).await), "done", "{mode}");
-        second.set_state(OPEN);
-        first.set_state(CUT);
+        second_proxy.set_state(OPEN);
+        first_proxy.set_state(CUT);
         assert_eq!(outcome_code(sparc.as_anon().users().profiles(&[]).await), "done", "{mode}");
         sparc.close().await.unwrap();
 
-        let sparc = Sparc::connect(&second.url).await.unwrap();
+        let sparc = Sparc::connect(&second_proxy.url).await.unwrap();
         let first_transaction = sparc.as_anon().begin().await.unwrap();
-        let attempt_count = second.accepted_count();
+        let attempt_count = second_proxy.accepted_count();
         let second_transaction = sparc.as_anon().begin().await.unwrap();
-        assert_eq!(second.accepted_count(), attempt_count + 1, "the pool must know what the server requires: {mode}");
+        assert_eq!(
+            second_proxy.accepted_count(),
+            attempt_count + 1,
+            "the pool must know what the server requires: {mode}"
+        );
         drop((first_transaction, second_transaction));
         certificates.write_pg_hba(later_connection_type);
         server.crash_and_restart().unwrap();

@@ -1,5 +1,5 @@
 //! Commands that wait for a lock that another connection holds: they give up after a while, and name the server process
-//! of that connection. A script that psql runs gives up too, without a name.
+//! of that connection. A script that psql runs gives up too, but does not name the process.
 
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ async fn commands_that_only_read_give_up_waiting_for_a_locked_table_and_name_the
     for outcome in [
         tokio::time::timeout(limit, async { check(&owner).await.map(|_| ()) }).await,
         tokio::time::timeout(limit, async { migration::status(&executor).await.map(|_| ()) }).await,
-        tokio::time::timeout(limit, async { migration::count_accounts(&executor).await.map(|_| ()) }).await,
+        tokio::time::timeout(limit, async { migration::count_accounts_to_delete(&executor).await.map(|_| ()) }).await,
         tokio::time::timeout(limit, async { migration::dry_run(&executor).await.map(|_| ()) }).await,
     ] {
         let message = failure_message(outcome.expect("the command must not wait without bound"));
@@ -90,7 +90,7 @@ async fn a_script_gives_up_waiting_for_a_locked_table() {
     assert!(outcome.unwrap_err().contains("lock timeout"));
     assert!(started_at.elapsed() < Duration::from_secs(40), "waited for {:?}", started_at.elapsed());
     holder.rollback().await.unwrap();
-    assert!(migration::sql().contains("SET LOCAL lock_timeout = '10s'"));
+    assert!(migration::install_script().contains("SET LOCAL lock_timeout = '10s'"));
     let (_database, db) = create_unmigrated_database().await;
     assert_eq!(
         query_lines(&db, "SHOW lock_timeout").await,

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// The statuses of a session.
-pub const STATUSES: [&str; 6] = ["waiting", "starting_soon", "active", "paused", "completed", "cancelled"];
+pub const SESSION_STATUSES: [&str; 6] = ["waiting", "starting_soon", "active", "paused", "completed", "cancelled"];
 
 /// An account may have at most this many living characters (characters that are not retired).
 const MAX_LIVING_CHARACTERS: usize = 10;
@@ -62,7 +62,7 @@ pub struct Seat {
     pub has_used_heroic_save: bool,
     /// Whether the column `heroic_saves_used` is 1. A new encounter sets the column to 0, except for a removed player,
     /// so this field can differ from `has_used_heroic_save`.
-    pub has_heroic_save_column_set: bool,
+    pub is_heroic_save_column_set: bool,
     /// Whether the Seer has removed the player and not readmitted them.
     pub is_removed: bool,
 }
@@ -101,7 +101,7 @@ pub struct Roll {
     pub hero: Option<usize>,
     /// Whether the roll succeeded. The database decides, because it rolls the dice; `steps.rs` copies the value.
     pub success: bool,
-    /// The roll that this heroic save repeats.
+    /// If the roll is a heroic save, the roll that it repeats.
     pub original: Option<usize>,
 }
 
@@ -216,10 +216,10 @@ impl Game {
         if self.characters[hero].owner != me || self.characters[hero].is_deleted {
             return Ok(false);
         }
-        let seats_hero = |session: &Session| {
+        let has_seat_of_hero = |session: &Session| {
             session.is_live() && session.seats.values().any(|seat| seat.is_active && seat.hero == hero)
         };
-        if !self.characters[hero].is_retired && self.sessions.iter().any(seats_hero) {
+        if !self.characters[hero].is_retired && self.sessions.iter().any(has_seat_of_hero) {
             return Err("character_seated");
         }
         self.characters[hero].is_retired = true;

@@ -7,7 +7,7 @@ use sparc::service::{Error, JoinCode, Operations, Sparc, maintenance::JobOptions
 use uuid::Uuid;
 
 use super::{
-    game::{Answer, Game, STATUSES},
+    game::{Answer, Game, SESSION_STATUSES},
     picks::{LIKELY_PICK_LIMIT, Pick, pick_character, pick_index, pick_player, pick_session},
     visible::{ModelIdentity, begin_sql},
 };
@@ -58,7 +58,7 @@ pub enum Action {
 pub fn step_strategy() -> impl Strategy<Value = Step> {
     let pick = any::<Pick>;
     let scene_or_encounter = || proptest::option::of(0_u8..3);
-    // The index of a status in `STATUSES`. The weights keep most sessions live.
+    // The index of a status in `SESSION_STATUSES`. The weights keep most sessions live.
     let status = prop_oneof![1 => Just(0_u8), 2 => Just(1), 6 => Just(2), 2 => Just(3), 1 => Just(4), 1 => Just(5)];
     let action = prop_oneof![
         3 => (0_u8..14).prop_map(|name_number| Action::CreateCharacter { name_number }),
@@ -196,7 +196,7 @@ impl Step {
             }
             Action::ChangeStatus { session: pick, to } => {
                 let session = pick_session(game, pick)?;
-                let (me, to) = (caller_or_seer(session, game), STATUSES[usize::from(to)]);
+                let (me, to) = (caller_or_seer(session, game), SESSION_STATUSES[usize::from(to)]);
                 let actual =
                     target.run_sql(game, me, &update_session_sql(session, format!("status = '{to}'"), game)).await;
                 (actual, game.change_status(me, session, to))

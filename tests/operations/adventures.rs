@@ -17,41 +17,41 @@ fn new_adventure(name: &str) -> NewAdventure {
 
 /// Only the adventure's creator (the Seer) and the service may call the operation. The adventure is a draft, so other
 /// users cannot read it, and are refused with `not_found`.
-const CREATOR_OF_DRAFT_AND_SERVICE_MAY_CALL: [&str; 6] =
+const CREATOR_AND_SERVICE_MAY_CALL_ON_DRAFT: [&str; 6] =
     ["not_signed_in", "not_found", "not_found", "not_found", "done", "done"];
 
 /// Only the adventure's creator (the Seer) and the service may call the operation. The adventure is published, so
 /// other users can read it, and are refused with `adventure_not_yours` instead of `not_found`.
-const CREATOR_OF_PUBLISHED_AND_SERVICE_MAY_CALL: [&str; 6] =
+const CREATOR_AND_SERVICE_MAY_CALL_ON_PUBLISHED: [&str; 6] =
     ["not_signed_in", "adventure_not_yours", "adventure_not_yours", "adventure_not_yours", "done", "done"];
 
 /// The adventure is a draft. Only its creator (the Seer) may call the operation; not even the service may.
-const ONLY_CREATOR_OF_DRAFT_MAY_CALL: [&str; 6] =
+const ONLY_CREATOR_MAY_CALL_ON_DRAFT: [&str; 6] =
     ["not_signed_in", "not_found", "not_found", "not_found", "done", "not_signed_in"];
 
 pub fn operations() -> Vec<Operation> {
     vec![
         operation!("adventures.create", USERS_MAY_CALL, |tx, fixture| tx.adventures().create(new_adventure("New"))),
-        operation!("adventures.edit", CREATOR_OF_PUBLISHED_AND_SERVICE_MAY_CALL, |tx, fixture| {
+        operation!("adventures.edit", CREATOR_AND_SERVICE_MAY_CALL_ON_PUBLISHED, |tx, fixture| {
             let changes = AdventureChanges { estimated_duration: Some(90), ..Default::default() };
             tx.adventures().edit(fixture.adventure, changes)
         }),
-        operation!("adventures.set_content", CREATOR_OF_DRAFT_AND_SERVICE_MAY_CALL, |tx, fixture| async {
+        operation!("adventures.set_content", CREATOR_AND_SERVICE_MAY_CALL_ON_DRAFT, |tx, fixture| async {
             tx.adventures().set_content(fixture.draft_adventure, &AdventureContent::default()).await
         }),
-        operation!("adventures.validate", ONLY_CREATOR_OF_DRAFT_MAY_CALL, |tx, fixture| tx
+        operation!("adventures.validate", ONLY_CREATOR_MAY_CALL_ON_DRAFT, |tx, fixture| tx
             .adventures()
             .validate(fixture.draft_adventure)),
-        operation!("adventures.publish", ONLY_CREATOR_OF_DRAFT_MAY_CALL, |tx, fixture| tx
+        operation!("adventures.publish", ONLY_CREATOR_MAY_CALL_ON_DRAFT, |tx, fixture| tx
             .adventures()
             .publish(fixture.draft_adventure)),
-        operation!("adventures.unpublish", CREATOR_OF_PUBLISHED_AND_SERVICE_MAY_CALL, |tx, fixture| tx
+        operation!("adventures.unpublish", CREATOR_AND_SERVICE_MAY_CALL_ON_PUBLISHED, |tx, fixture| tx
             .adventures()
             .unpublish(fixture.adventure)),
-        operation!("adventures.archive", CREATOR_OF_PUBLISHED_AND_SERVICE_MAY_CALL, |tx, fixture| tx
+        operation!("adventures.archive", CREATOR_AND_SERVICE_MAY_CALL_ON_PUBLISHED, |tx, fixture| tx
             .adventures()
             .archive(fixture.adventure)),
-        operation!("adventures.delete", CREATOR_OF_DRAFT_AND_SERVICE_MAY_CALL, |tx, fixture| tx
+        operation!("adventures.delete", CREATOR_AND_SERVICE_MAY_CALL_ON_DRAFT, |tx, fixture| tx
             .adventures()
             .delete(fixture.draft_adventure)),
         operation!("adventures.get", EVERYBODY_MAY_CALL, |tx, fixture| { tx.adventures().get(fixture.adventure) }),

@@ -95,7 +95,7 @@ pub fn refusals() -> Vec<Refusal> {
             let attributes = Some(Attributes::new(6, 6, 6, 6)?);
             tx.characters().create(NewCharacter { id, attributes, ..new_character("Twice") }).await
         }),
-        // A name has at least two characters.
+        // A name must have at least two characters.
         refusal!("characters.create", Player, "invalid_value", |tx, fixture| tx
             .characters()
             .create(new_character("x"))),

@@ -120,7 +120,7 @@ pub fn refusals() -> Vec<Refusal> {
         }),
         refusal!("dice.use_heroic_save", Player, "heroic_save_spent", |tx, fixture| tx
             .dice()
-            .use_heroic_save(fixture.failed_roll_with_save_used)),
+            .use_heroic_save(fixture.failed_roll_without_save_left)),
         refusal!("dice.use_heroic_save", Player, "heroic_save_not_needed", |tx, fixture| {
             tx.dice().use_heroic_save(fixture.successful_roll)
         }),
@@ -129,7 +129,7 @@ pub fn refusals() -> Vec<Refusal> {
             .use_heroic_save(fixture.expired_roll)),
         refusal!("dice.use_heroic_save", Player, "roll_already_saved", |tx, fixture| tx
             .dice()
-            .use_heroic_save(fixture.saved_roll)),
+            .use_heroic_save(fixture.repeated_roll)),
         refusal!("dice.use_heroic_save", Seer, "roll_not_saveable", |tx, fixture| async {
             let attack = tx.dice().roll(creature_attack(fixture, fixture.creature)).await?;
             tx.dice().use_heroic_save(attack.id).await

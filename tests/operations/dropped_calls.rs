@@ -5,7 +5,7 @@ use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 use sparc::service::{Error, IdentityConnection, Operations, Options, Sparc, Transaction};
 
 use super::{callers::LISTED_CALLERS, fixture::Fixture, operations};
-use crate::{faults::network::Proxy, random_programs::poll_with_extra_polls};
+use crate::{faults::network::Proxy, random_programs::poll_then_drop};
 
 /// Returns the role and the user of the transaction, as the server sees them.
 async fn current_identity(tx: &Transaction) -> Result<(String, Option<uuid::Uuid>), Error> {
@@ -40,8 +40,7 @@ async fn an_operation_dropped_at_any_point_does_not_affect_the_next_caller() {
             let context = format!("{} after {} polls", operation.name, extra_polls + 1);
             let tx = caller.begin().await.unwrap();
             let inner = tx.begin().await.unwrap();
-            let inner_call_finished =
-                poll_with_extra_polls(extra_polls, (operation.call)(&inner, &fixture)).await.is_some();
+            let inner_call_finished = poll_then_drop(extra_polls, (operation.call)(&inner, &fixture)).await.is_some();
             assert_same_identity_or_failed(&inner, &caller, &context).await;
             inner.rollback().await.unwrap();
             let identity = current_identity(&tx)
@@ -50,8 +49,7 @@ async fn an_operation_dropped_at_any_point_does_not_affect_the_next_caller() {
             assert_eq!(identity, (caller.identity().role().to_owned(), caller.user_id()), "{context}");
             // Drop the call again, now together with its transaction: the pool's only connection goes to the next
             // caller.
-            let outer_call_finished =
-                poll_with_extra_polls(extra_polls, (operation.call)(&tx, &fixture)).await.is_some();
+            let outer_call_finished = poll_then_drop(extra_polls, (operation.call)(&tx, &fixture)).await.is_some();
             drop(tx);
             let me =
                 next_caller.users().me().await.unwrap_or_else(|error| panic!("{context}, the next caller: {error}"));

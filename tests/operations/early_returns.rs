@@ -20,7 +20,7 @@ use super::{
     },
     standby::declared_reads,
 };
-use crate::{random_programs::poll_with_extra_polls, world::World};
+use crate::{random_programs::poll_then_drop, world::World};
 
 /// In a transaction with one query, the number of responses (to the begin and to the query) before the response to the
 /// commit.
@@ -157,7 +157,7 @@ async fn a_connection_counts_as_used_until_its_transaction_has_ended() {
     // The next caller, another user, waits for the connection. (The call is polled once, and is passed by reference, so
     // it is not dropped.)
     let mut bens_call = pin!(ben.users().me());
-    assert!(poll_with_extra_polls(0, bens_call.as_mut()).await.is_none());
+    assert!(poll_then_drop(0, bens_call.as_mut()).await.is_none());
     assert_eq!(sparc.user_pool_status().waiting, 1);
     proxy.release();
     assert_eq!(bens_call.await.unwrap().id, fixture.seer);
@@ -168,7 +168,7 @@ async fn a_connection_counts_as_used_until_its_transaction_has_ended() {
     ada.users().me().await.unwrap();
     proxy.wait_until_held().await;
     let mut closing = pin!(sparc.clone().close());
-    assert!(poll_with_extra_polls(3, closing.as_mut()).await.is_none());
+    assert!(poll_then_drop(3, closing.as_mut()).await.is_none());
     proxy.release();
     closing.await.unwrap();
     assert_eq!(sparc.user_pool_status().connections, 0);

@@ -61,18 +61,20 @@ pub struct Fixture {
     /// Waiting sessions that the Seer runs and `former_player` has left. In the first, three of the four seats are
     /// taken; in the second, both of its two seats.
     pub session_with_one_seat_free: Uuid,
-    pub left_full_session: Uuid,
+    pub full_session_left_by_former_player: Uuid,
     /// An active public session of another Seer, with another player.
     pub public_active_session: Uuid,
     /// An active session whose only player has left.
     pub session_without_player: Uuid,
-    /// Rolls of the player's character. The first three are in `active_session`; `expired_roll` is too old for a heroic
-    /// save. The last two failed in `session_with_save_used`, and a heroic save has repeated `saved_roll`.
+    /// Rolls of the player's character. These three are in `active_session`; `expired_roll` is too old for a heroic
+    /// save.
     pub failed_roll: Uuid,
     pub successful_roll: Uuid,
     pub expired_roll: Uuid,
-    pub saved_roll: Uuid,
-    pub failed_roll_with_save_used: Uuid,
+    /// A failed roll in `session_with_save_used`, which a heroic save has repeated.
+    pub repeated_roll: Uuid,
+    /// Another failed roll in that session. It was not repeated, but the player has no save left.
+    pub failed_roll_without_save_left: Uuid,
     /// Failed rolls that the player cannot repeat with a heroic save. Both are in `active_session`.
     pub roll_of_creature: Uuid,
     pub roll_of_retired_character: Uuid,
@@ -208,9 +210,9 @@ impl Fixture {
         world.update_session(&full_game, "is_public = true, max_players = 2").await;
         let sql = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{seer}', '{adventure}') RETURNING id");
         let session_without_player: Uuid = owner.fetch_value(&sql).await.unwrap();
-        let (session_with_one_seat_free, left_full_session): (Uuid, Uuid) =
+        let (session_with_one_seat_free, full_session_left_by_former_player): (Uuid, Uuid) =
             (owner.fetch_value(&sql).await.unwrap(), owner.fetch_value(&sql).await.unwrap());
-        for session in [session_with_one_seat_free, left_full_session] {
+        for session in [session_with_one_seat_free, full_session_left_by_former_player] {
             owner.execute(&insert_seat_sql(session, former_player.user_id, former_player.character_id)).await.unwrap();
             let leave_sql = format!("UPDATE session_players SET is_active = false WHERE session_id = '{session}'");
             owner.execute(&leave_sql).await.unwrap();
@@ -220,7 +222,8 @@ impl Fixture {
             .execute(&insert_seat_sql(session_without_player, only_player.user_id, only_player.character_id))
             .await
             .unwrap();
-        for (session, other_player_count) in [(session_with_one_seat_free, 2), (left_full_session, 1)] {
+        for (session, other_player_count) in [(session_with_one_seat_free, 2), (full_session_left_by_former_player, 1)]
+        {
             owner.execute(&insert_seat_sql(session, player.user_id, player.character_id)).await.unwrap();
             for _ in 0..other_player_count {
                 let other_player = world.new_player().await;
@@ -239,7 +242,10 @@ impl Fixture {
             .execute(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{closed_account}'"))
             .await
             .unwrap();
-        owner.execute(&format!("UPDATE sessions SET max_players = 2 WHERE id = '{left_full_session}'")).await.unwrap();
+        owner
+            .execute(&format!("UPDATE sessions SET max_players = 2 WHERE id = '{full_session_left_by_former_player}'"))
+            .await
+            .unwrap();
         owner
             .execute(&format!("UPDATE sessions SET status = 'active' WHERE id = '{session_without_player}'"))
             .await
@@ -297,11 +303,11 @@ impl Fixture {
         let failed_roll = world.new_attack_roll(active_session, character, "{1,2}", 10, -3600).await;
         let successful_roll = world.new_attack_roll(active_session, character, "{6}", 10, -3600).await;
         let expired_roll = world.new_attack_roll(active_session, character, "{1,2}", 10, 3600).await;
-        let saved_roll = world.new_attack_roll(session_with_save_used, character, "{1,2}", 10, -3600).await;
-        let failed_roll_with_save_used =
+        let repeated_roll = world.new_attack_roll(session_with_save_used, character, "{1,2}", 10, -3600).await;
+        let failed_roll_without_save_left =
             world.new_attack_roll(session_with_save_used, character, "{1,2}", 10, -3600).await;
         owner
-            .execute(&crate::world::insert_heroic_save_sql(session_with_save_used, character, saved_roll))
+            .execute(&crate::world::insert_heroic_save_sql(session_with_save_used, character, repeated_roll))
             .await
             .unwrap();
         let roll_of_retired_character =
@@ -347,14 +353,14 @@ impl Fixture {
             session_with_save_used,
             full_session: full_game.session_id,
             session_with_one_seat_free,
-            left_full_session,
+            full_session_left_by_former_player,
             public_active_session: public_active_game.session_id,
             session_without_player,
             failed_roll,
             successful_roll,
             expired_roll,
-            saved_roll,
-            failed_roll_with_save_used,
+            repeated_roll,
+            failed_roll_without_save_left,
             roll_of_creature,
             roll_of_retired_character,
             world,

@@ -128,7 +128,7 @@ impl ResponseProxy {
     }
 }
 
-/// Waits until the next response may be delivered.
+/// Waits until the next response may be delivered, and counts it as delivered.
 async fn wait_until_deliverable(hold: &watch::Sender<Hold>) {
     if hold.borrow().responses_left == Some(0) {
         hold.send_modify(|hold| hold.is_holding = true);

@@ -74,7 +74,7 @@ fn seat_and_join_code_refusals() -> Vec<Refusal> {
             .sessions()
             .leave(fixture.completed_session)),
         refusal!("sessions.rejoin", FormerPlayer, "session_full", |tx, fixture| {
-            tx.sessions().rejoin(fixture.left_full_session, fixture.former_player.character_id)
+            tx.sessions().rejoin(fixture.full_session_left_by_former_player, fixture.former_player.character_id)
         }),
         refusal!("sessions.rejoin", FormerPlayer, "session_over", |tx, fixture| {
             tx.sessions().rejoin(fixture.completed_session, fixture.former_player.character_id)
@@ -110,7 +110,7 @@ fn seat_and_join_code_refusals() -> Vec<Refusal> {
         }),
         refusal!("sessions.seat_player", Service, "session_full", |tx, fixture| {
             tx.sessions().seat_player(
-                fixture.left_full_session,
+                fixture.full_session_left_by_former_player,
                 fixture.stranger.user_id,
                 fixture.stranger.character_id,
             )
@@ -242,6 +242,9 @@ fn seat_and_join_code_refusals() -> Vec<Refusal> {
         }),
         refusal!("sessions.remove_player", Seer, "session_over", |tx, fixture| {
             tx.sessions().remove_player(fixture.completed_session, fixture.player.user_id)
+        }),
+        refusal!("sessions.remove_player", FormerPlayer, "player_removed", |tx, fixture| {
+            tx.sessions().remove_player(fixture.starting_soon_session, fixture.former_player.user_id)
         }),
     ]
 }

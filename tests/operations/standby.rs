@@ -28,7 +28,7 @@ pub fn declared_reads() -> BTreeSet<String> {
 async fn operations_declared_as_reads_run_on_a_standby_and_no_others_do() {
     let Some(cluster) = Cluster::start().await else { return };
     let fixture = Fixture::new_in(cluster.world.with_new_pool().await).await;
-    let replica = cluster.replicas().await.remove(0);
+    let replica = cluster.standby_worlds().await.remove(0);
     wait_until_replayed(&replica, &current_insert_lsn(&fixture.world).await).await;
     let standby_sparc = Sparc::connect(replica.url()).await.unwrap();
     let reads = declared_reads();

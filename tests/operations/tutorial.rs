@@ -15,10 +15,9 @@ pub fn operations() -> Vec<Operation> {
     vec![
         operation!("tutorial.progress", USERS_MAY_CALL, |tx, fixture| tx.tutorial().progress()),
         operation!("tutorial.begin", USERS_MAY_CALL, |tx, fixture| tx.tutorial().begin(TutorialPath::Seer)),
-        // The argument of `advance` is the step that is completed, not the next one.
-        operation!("tutorial.advance", USERS_WITH_PROGRESS_MAY_CALL, |tx, fixture| tx
+        operation!("tutorial.complete_step", USERS_WITH_PROGRESS_MAY_CALL, |tx, fixture| tx
             .tutorial()
-            .advance(Step::Welcome)),
+            .complete_step(Step::Welcome)),
         operation!(
             "tutorial.complete",
             ["not_signed_in", "not_found", "not_found", "tutorial_out_of_order", "not_found", "not_signed_in"],
@@ -33,12 +32,12 @@ pub fn operations() -> Vec<Operation> {
 
 pub fn refusals() -> Vec<Refusal> {
     vec![
-        refusal!("tutorial.advance", Player, "tutorial_out_of_order", |tx, fixture| {
-            tx.tutorial().advance(Step::DiceRolling)
+        refusal!("tutorial.complete_step", Player, "tutorial_out_of_order", |tx, fixture| {
+            tx.tutorial().complete_step(Step::DiceRolling)
         }),
-        refusal!("tutorial.advance", Player, "tutorial_out_of_order", |tx, fixture| async {
-            tx.tutorial().advance(Step::Welcome).await?;
-            tx.tutorial().advance(Step::Welcome).await
+        refusal!("tutorial.complete_step", Player, "tutorial_out_of_order", |tx, fixture| async {
+            tx.tutorial().complete_step(Step::Welcome).await?;
+            tx.tutorial().complete_step(Step::Welcome).await
         }),
         // Not a refusal: in `operations`, every call of `complete` is refused, so its success is tested here.
         refusal!("tutorial.complete", Player, "done", |tx, fixture| async {
@@ -52,7 +51,7 @@ pub fn refusals() -> Vec<Refusal> {
 /// transaction must be at the first step of that path.
 pub async fn complete_all_but_the_last_step(tx: &Transaction) -> Result<(), Error> {
     for step in &Step::of_path(TutorialPath::Player)[..4] {
-        tx.tutorial().advance(*step).await?;
+        tx.tutorial().complete_step(*step).await?;
     }
     Ok(())
 }

@@ -27,7 +27,7 @@ pub fn operations() -> Vec<Operation> {
             .is_email_taken("ada@example.org")),
         operation!("users.me", USERS_MAY_CALL, |tx, fixture| tx.users().me()),
         operation!("users.my_email", USERS_MAY_CALL, |tx, fixture| tx.users().my_email()),
-        operation!("users.statistics", USERS_MAY_CALL, |tx, fixture| tx.users().statistics()),
+        operation!("users.my_statistics", USERS_MAY_CALL, |tx, fixture| tx.users().my_statistics()),
         operation!("users.edit", USERS_MAY_CALL, |tx, fixture| tx
             .users()
             .edit(ProfileChanges { bio: Some(Some("Here".into())), ..Default::default() })),

@@ -35,8 +35,7 @@ before(async () => {
 });
 after(() => server.stop());
 
-/** Sends the request of each attack, and asserts that it has the expected outcome (`outcome` in api.mjs says which there
- * are). */
+/** Sends the request of each attack, and asserts that it has the expected outcome (see `outcome` in api.mjs). */
 async function assertOutcomes(attacks) {
   for (const [attack, expectedOutcome, sendRequest] of attacks) {
     assert.equal(await outcome(sendRequest()), expectedOutcome, attack);

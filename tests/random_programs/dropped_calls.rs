@@ -15,7 +15,7 @@ use sparc::{
 };
 use uuid::Uuid;
 
-use super::poll_with_extra_polls;
+use super::poll_then_drop;
 use crate::{faults::network::Proxy, world::World};
 
 type CallFuture<'a> = Pin<Box<dyn Future<Output = Result<(), DbErr>> + 'a>>;
@@ -97,7 +97,7 @@ async fn assert_identity(connection: &impl ConnectionTrait, id: Uuid, context: &
 
 /// Connects with one connection, through a proxy. The proxy runs in this thread, so no response arrives during a poll
 /// of a call: each time the call needs one, the poll returns `Pending`, and the call can be dropped.
-async fn connect_with_one_connection(world: &World) -> Sparc {
+async fn connect_through_proxy(world: &World) -> Sparc {
     let proxy = Proxy::start_for_world(world).await;
     Sparc::connect_with(&proxy.url, Options::default().max_connections(1)).await.unwrap()
 }
@@ -105,13 +105,13 @@ async fn connect_with_one_connection(world: &World) -> Sparc {
 #[tokio::test]
 async fn dropping_a_call_on_a_connection_does_not_affect_the_next_caller() {
     let world = World::new().await;
-    let sparc = connect_with_one_connection(&world).await;
+    let sparc = connect_through_proxy(&world).await;
     let (ada, ben) = (sparc.as_user(world.new_account().await), sparc.as_user(world.new_account().await));
     let mut dropped_calls = 0;
     for (name, method) in methods::<IdentityConnection>() {
         for extra_polls in 0.. {
             let context = format!("{name} after {extra_polls} extra polls");
-            let outcome = poll_with_extra_polls(extra_polls, method(&ada)).await;
+            let outcome = poll_then_drop(extra_polls, method(&ada)).await;
             assert_identity(&ben, ben.user_id().unwrap(), &context).await;
             assert_eq!(ben.users().me().await.unwrap().id, ben.user_id().unwrap());
             if let Some(outcome) = outcome {
@@ -128,7 +128,7 @@ async fn dropping_a_call_on_a_connection_does_not_affect_the_next_caller() {
 #[tokio::test]
 async fn dropping_a_call_on_a_transaction_makes_at_most_the_innermost_transaction_fail() {
     let world = World::new().await;
-    let sparc = connect_with_one_connection(&world).await;
+    let sparc = connect_through_proxy(&world).await;
     let (ada, ben) = (sparc.as_user(world.new_account().await), sparc.as_user(world.new_account().await));
     let (id, mut dropped_calls) = (ada.user_id().unwrap(), 0);
     for (name, method) in methods::<Transaction>() {
@@ -137,7 +137,7 @@ async fn dropping_a_call_on_a_transaction_makes_at_most_the_innermost_transactio
             let tx = ada.begin().await.unwrap();
             tx.execute_unprepared(&format!("UPDATE users SET bio = '{context}' WHERE id = '{id}'")).await.unwrap();
             let inner = tx.begin().await.unwrap();
-            let is_finished = poll_with_extra_polls(extra_polls, method(&inner)).await.is_some();
+            let is_finished = poll_then_drop(extra_polls, method(&inner)).await.is_some();
             match inner.execute_raw(raw_statement("SELECT 1")).await {
                 Ok(_) => assert_identity(&inner, id, &context).await,
                 Err(error) => assert_eq!(sparc::service::Error::from(error).code(), "transaction_failed", "{context}"),
@@ -161,7 +161,7 @@ async fn dropping_a_call_on_a_transaction_makes_at_most_the_innermost_transactio
 #[tokio::test]
 async fn a_commit_or_rollback_dropped_at_any_point_still_ends_the_transaction() {
     let world = World::new().await;
-    let sparc = connect_with_one_connection(&world).await;
+    let sparc = connect_through_proxy(&world).await;
     let (ada, ben) = (sparc.as_user(world.new_account().await), sparc.as_user(world.new_account().await));
     let id = ada.user_id().unwrap();
     for is_commit in [true, false] {
@@ -177,14 +177,14 @@ async fn a_commit_or_rollback_dropped_at_any_point_still_ends_the_transaction() 
                     Some(tx) => {
                         tx.execute_unprepared(&update).await.unwrap();
                         let end = async { if is_commit { tx.commit().await } else { tx.rollback().await } };
-                        let outcome = poll_with_extra_polls(extra_polls, end).await;
+                        let outcome = poll_then_drop(extra_polls, end).await;
                         assert_identity(&outer, id, &context).await;
                         outer.commit().await.unwrap();
                         outcome
                     }
                     None => {
                         outer.execute_unprepared(&update).await.unwrap();
-                        poll_with_extra_polls(extra_polls, async {
+                        poll_then_drop(extra_polls, async {
                             if is_commit { outer.commit().await } else { outer.rollback().await }
                         })
                         .await

@@ -16,7 +16,7 @@ use sparc::service::{Options, Sparc};
 
 use crate::{faults::env_number, world::World};
 use model::Task;
-pub use model::poll_with_extra_polls;
+pub use model::poll_then_drop;
 
 /// The number of steps of one task.
 const STEPS_PER_TASK: u32 = 60;

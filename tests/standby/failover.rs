@@ -8,10 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sparc::service::{Operations, Options, ServerRole, Sparc, characters::NewCharacter, sessions::LobbyFilter};
+use sparc::service::{Error, Operations, Options, ServerRole, Sparc, characters::NewCharacter, sessions::LobbyFilter};
 use testdb::Server;
 
-use super::{Cluster, run_blocking, start_standby_of, wait_until};
+use super::{Cluster, current_insert_lsn, run_blocking, start_standby_of, wait_until, wait_until_replayed};
 use crate::{
     faults::{Load, assert_nothing_lost},
     pooler::start_pooler,
@@ -27,8 +27,9 @@ async fn make_replication_synchronous(primary: &Server, world: &World) {
 }
 
 /// Kills the primary, promotes the standby that has received more of the WAL, and makes the other one follow it.
-/// `standby_worlds` are the worlds on the standbys, in the same order. Returns the index of the promoted standby.
-async fn fail_over(primary: &Server, standbys: &[Server; 2], standby_worlds: &[World; 2]) -> usize {
+/// `standby_worlds` are the worlds on the standbys, in the same order. Returns the index of the promoted standby, and
+/// the time of its promotion.
+async fn fail_over(primary: &Server, standbys: &[Server; 2], standby_worlds: &[World; 2]) -> (usize, Instant) {
     run_blocking(primary, |primary| primary.kill().unwrap()).await;
     let mut received_positions = Vec::new();
     for world in standby_worlds {
@@ -42,8 +43,9 @@ async fn fail_over(primary: &Server, standbys: &[Server; 2], standby_worlds: &[W
     }
     let promoted_index = usize::from(received_positions[1] > received_positions[0]);
     run_blocking(&standbys[promoted_index], |standby| standby.promote().unwrap()).await;
+    let promoted_at = Instant::now();
     standbys[1 - promoted_index].follow(&standbys[promoted_index]).await.unwrap();
-    promoted_index
+    (promoted_index, promoted_at)
 }
 
 /// Creates a character, reads it and deletes it.
@@ -72,8 +74,7 @@ async fn after_a_failover_calls_continue_and_no_acknowledged_write_is_lost() {
         let load = Load::start(&sparc, &operations, 6);
         // The primary is killed after a different time in each round.
         tokio::time::sleep(Duration::from_millis(u64::from(200 + round * 37 % 500))).await;
-        let promoted_index = fail_over(&primary, &standbys, &standby_worlds).await;
-        let promoted_at = Instant::now();
+        let (promoted_index, promoted_at) = fail_over(&primary, &standbys, &standby_worlds).await;
         wait_until(async || create_read_and_delete(&sparc, writer_id).await.is_ok()).await;
         // The duration depends on the machine, so it is only printed.
         recovery_times.push(promoted_at.elapsed());
@@ -83,7 +84,7 @@ async fn after_a_failover_calls_continue_and_no_acknowledged_write_is_lost() {
         let allowed_codes = ["connection_lost", "commit_unknown", "deadline_exceeded", "pool_exhausted", "read_only"];
         assert_eq!(unexpected_errors(&outcomes.counts_by_code, &allowed_codes), [""; 0]);
         acknowledged.extend(outcomes.acknowledged);
-        wait_until(async || sparc.servers().iter().any(|server| server.role == ServerRole::Replica)).await;
+        wait_until(async || sparc.server_statuses().iter().any(|server| server.role == ServerRole::Replica)).await;
         sparc.close().await.unwrap();
         let [first, second] = standby_worlds;
         world = if promoted_index == 0 { first } else { second };
@@ -113,16 +114,17 @@ async fn an_old_primary_that_is_started_again_is_not_used() {
     let player = cluster.world.new_player().await;
     create_read_and_delete(&sparc, player.user_id).await.unwrap();
     let standbys: [Server; 2] = cluster.standbys.clone().try_into().unwrap();
-    let standby_worlds: [World; 2] = cluster.replicas().await.try_into().unwrap_or_else(|_| panic!("not two standbys"));
-    let promoted_index = fail_over(&cluster.primary, &standbys, &standby_worlds).await;
+    let standby_worlds: [World; 2] =
+        cluster.standby_worlds().await.try_into().unwrap_or_else(|_| panic!("not two standbys"));
+    let (promoted_index, _) = fail_over(&cluster.primary, &standbys, &standby_worlds).await;
     wait_until(async || create_read_and_delete(&sparc, player.user_id).await.is_ok()).await;
     run_blocking(&cluster.primary, |primary| primary.start_again().unwrap()).await;
     // The old primary does not know of the promotion and accepts writes. No `Sparc` handle may read what is written
     // there.
     let world_of_old_primary = cluster.world.with_new_pool().await;
     let lost_account = world_of_old_primary.new_account().await;
-    let profile = format!("users WHERE id = '{lost_account}'");
-    assert_eq!(world_of_old_primary.owner().count(&profile).await, 1);
+    let is_stored = world_of_old_primary.owner().count(&format!("users WHERE id = '{lost_account}'")).await == 1;
+    assert!(is_stored, "the old primary must accept the account");
 
     // Neither the handle that was open during the promotion nor a new one may use the old primary.
     let new_sparc = cluster.connect().await;
@@ -141,15 +143,13 @@ async fn an_old_primary_that_is_started_again_is_not_used() {
             );
             me.characters().delete(character.id).await.unwrap();
             assert!(handle.as_anon().sessions().lobby(&LobbyFilter::default(), None).await.is_ok());
-            assert!(
-                handle.as_user(lost_account).users().me().await.is_err(),
-                "the account exists only on the old primary, which must not be used for reads either"
-            );
+            // The account exists only on the old primary, which must not be used for reads either.
+            assert_error!(handle.as_user(lost_account).users().me().await, Error::UnknownAccount);
         }
     }
     for handle in [sparc, new_sparc] {
         // The first server is that of the URL: the old primary.
-        let servers = handle.servers();
+        let servers = handle.server_statuses();
         assert_eq!(servers[0].role, ServerRole::Unused, "{servers:?}");
         handle.close().await.unwrap();
     }
@@ -159,11 +159,14 @@ async fn an_old_primary_that_is_started_again_is_not_used() {
 async fn without_a_primary_reads_succeed_and_writes_fail_promptly() {
     let Some(cluster) = Cluster::start().await else { return };
     let options = Options::default().acquire_timeout(Duration::from_millis(500)).deadline(Duration::from_secs(3));
-    let replicas = cluster.replicas().await;
+    let replicas = cluster.standby_worlds().await;
     let sparc =
         Sparc::connect_with(cluster.world.url(), options.replicas(replicas.iter().map(World::url))).await.unwrap();
     let player = cluster.world.new_player().await;
-    wait_until(async || sparc.as_user(player.user_id).characters().living().await.unwrap().len() == 1).await;
+    let lsn = current_insert_lsn(&cluster.world).await;
+    for replica in &replicas {
+        wait_until_replayed(replica, &lsn).await;
+    }
     run_blocking(&cluster.primary, |primary| primary.kill().unwrap()).await;
     for _ in 0..10 {
         assert_eq!(sparc.as_user(player.user_id).characters().living().await.unwrap().len(), 1);
@@ -178,9 +181,10 @@ async fn without_a_primary_reads_succeed_and_writes_fail_promptly() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_promoted_server_is_found_behind_poolers() {
     let Some(cluster) = Cluster::start().await else { return };
-    let replicas: [World; 2] = cluster.replicas().await.try_into().unwrap_or_else(|_| panic!("not two replicas"));
+    let standby_worlds: [World; 2] =
+        cluster.standby_worlds().await.try_into().unwrap_or_else(|_| panic!("not two standbys"));
     let mut poolers = Vec::new();
-    for url in [cluster.world.url(), replicas[0].url(), replicas[1].url()] {
+    for url in [cluster.world.url(), standby_worlds[0].url(), standby_worlds[1].url()] {
         let Some(pooler) = start_pooler(url).await else {
             eprintln!("skipped: this machine has no pgbouncer");
             return;
@@ -195,12 +199,11 @@ async fn the_promoted_server_is_found_behind_poolers() {
         create_read_and_delete(&sparc, player.user_id).await.unwrap();
     }
     let standbys: [Server; 2] = cluster.standbys.clone().try_into().unwrap();
-    let promoted_index = fail_over(&cluster.primary, &standbys, &replicas).await;
-    let promoted_at = Instant::now();
+    let (promoted_index, promoted_at) = fail_over(&cluster.primary, &standbys, &standby_worlds).await;
     wait_until(async || create_read_and_delete(&sparc, player.user_id).await.is_ok()).await;
     println!("behind poolers, the next write succeeded {:?} after the promotion", promoted_at.elapsed());
     // The old primary comes first, followed by the replicas in their order.
-    let servers = sparc.servers();
+    let servers = sparc.server_statuses();
     assert_eq!(servers[1 + promoted_index].role, ServerRole::Primary, "{servers:?}");
     sparc.close().await.unwrap();
 }

@@ -50,11 +50,11 @@ async fn subscribers_receive_every_event_once_even_across_a_promotion() {
     }
     let mut sent_ids = Vec::new();
     for number in 0..60 {
-        sent_ids.extend(send(&sparc, ada_id, game.session_id, format!("wave{number}")).await);
+        sent_ids.push(send(&sparc, ada_id, game.session_id, format!("wave{number}")).await.unwrap());
     }
     // Replication is asynchronous here, so events that no standby has yet would be lost with the primary.
     let lsn = super::current_insert_lsn(&cluster.world).await;
-    let replicas: [World; 2] = cluster.replicas().await.try_into().unwrap_or_else(|_| panic!("not two replicas"));
+    let replicas: [World; 2] = cluster.standby_worlds().await.try_into().unwrap_or_else(|_| panic!("not two replicas"));
     for replica in &replicas {
         super::wait_until_replayed(replica, &lsn).await;
     }
@@ -88,7 +88,7 @@ struct SessionWithPausedReplicas {
     sparc: Sparc,
     game: GameSession,
     ada: IdentityConnection,
-    events: Subscription,
+    adas_subscription: Subscription,
     _second_subscription: Subscription,
 }
 
@@ -98,20 +98,20 @@ impl SessionWithPausedReplicas {
         let sparc = cluster.connect().await;
         let game = cluster.world.new_active_session(2).await;
         let ada = sparc.as_user(game.players[0].user_id);
-        let events = ada.events().subscribe(game.session_id, None).await.unwrap();
+        let adas_subscription = ada.events().subscribe(game.session_id, None).await.unwrap();
         pause_replicas(&cluster).await;
         // The write that the paused replicas lack.
         cluster.world.new_account().await;
         let second_subscription =
             sparc.as_user(game.players[1].user_id).events().subscribe(game.session_id, None).await.unwrap();
-        Some(Self { cluster, sparc, game, ada, events, _second_subscription: second_subscription })
+        Some(Self { cluster, sparc, game, ada, adas_subscription, _second_subscription: second_subscription })
     }
 }
 
 /// Waits until the replicas have replayed everything, and then pauses their replay.
 async fn pause_replicas(cluster: &Cluster) {
     let lsn = super::current_insert_lsn(&cluster.world).await;
-    for replica in cluster.replicas().await {
+    for replica in cluster.standby_worlds().await {
         super::wait_until_replayed(&replica, &lsn).await;
         replica.owner().execute("SELECT pg_wal_replay_pause()").await.unwrap();
     }
@@ -124,7 +124,14 @@ async fn next_event(events: &mut Subscription) -> session_events::Model {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_after_an_event_was_delivered_shows_it_even_if_replicas_are_paused() {
     let Some(paused) = SessionWithPausedReplicas::start().await else { return };
-    let SessionWithPausedReplicas { cluster: _cluster, sparc, game, ada, mut events, _second_subscription } = paused;
+    let SessionWithPausedReplicas {
+        cluster: _cluster,
+        sparc,
+        game,
+        ada,
+        adas_subscription: mut events,
+        _second_subscription,
+    } = paused;
     for number in 0..5 {
         let sent_id = send(&sparc, game.players[1].user_id, game.session_id, format!("wave{number}")).await.unwrap();
         let event = next_event(&mut events).await;
@@ -135,9 +142,16 @@ async fn a_read_after_an_event_was_delivered_shows_it_even_if_replicas_are_pause
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn large_events_are_delivered_even_if_replicas_are_paused() {
+async fn events_that_do_not_fit_into_a_poll_are_delivered_even_if_replicas_are_paused() {
     let Some(paused) = SessionWithPausedReplicas::start().await else { return };
-    let SessionWithPausedReplicas { cluster, sparc, game, ada: _ada, mut events, _second_subscription } = paused;
+    let SessionWithPausedReplicas {
+        cluster,
+        sparc,
+        game,
+        ada: _ada,
+        adas_subscription: mut events,
+        _second_subscription,
+    } = paused;
     let sql = format!(
         "INSERT INTO session_events (session_id, event_type, payload)
          SELECT '{}', 'game_state', jsonb_build_object('number', number, 'story', (
@@ -161,9 +175,9 @@ async fn a_new_player_can_subscribe_even_if_replicas_lack_the_seat() {
     let seer = sparc.as_user(game.seer.user_id());
     let subscribed_at = Instant::now();
     let _seers_subscription = seer.events().subscribe(game.session_id, None).await.unwrap();
-    // With the first subscription, the handle begins to check the access of all subscribers every two seconds. Two
-    // seconds after replay is paused, the handle may stop using the replicas, because they lag. So replay is paused
-    // shortly before the next check, which could still run on a replica.
+    // With the first subscription, the handle begins to check the access of all subscribers every two seconds. The next
+    // check comes 0.7 seconds after replay is paused. By then the handle still uses the replicas (it stops when they
+    // lag by two seconds), so a handle that chose its server carelessly would run the check on one.
     tokio::time::sleep(Duration::from_millis(1300).saturating_sub(subscribed_at.elapsed())).await;
     pause_replicas(&cluster).await;
     let insert_seat = format!(
@@ -183,7 +197,8 @@ async fn a_new_player_can_subscribe_even_if_replicas_lack_the_seat() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reading_after_an_event_that_replicas_lack_continues_on_the_primary() {
     let Some(cluster) = Cluster::start().await else { return };
-    // `other_sparc` stands for another process, in which Ada has received an event.
+    // `other_sparc` stands for another process. The test assumes that Ada has received the first of the two events
+    // there.
     let (sparc, other_sparc) = (cluster.connect().await, cluster.connect().await);
     let game = cluster.world.new_active_session(2).await;
     let (ada_id, morgan_id) = (game.players[0].user_id, game.players[1].user_id);
@@ -225,7 +240,7 @@ async fn a_stream_that_is_ahead_of_the_promoted_server_ends_with_events_expired(
     let (ada_id, morgan_id) = (game.players[0].user_id, game.players[1].user_id);
     // Both standbys are disconnected from the primary, so the next event exists only on the primary.
     let lsn = super::current_insert_lsn(&cluster.world).await;
-    for (replica, standby) in cluster.replicas().await.iter().zip(&cluster.standbys) {
+    for (replica, standby) in cluster.standby_worlds().await.iter().zip(&cluster.standbys) {
         super::wait_until_replayed(replica, &lsn).await;
         standby.alter_system("primary_conninfo", "").await.unwrap();
         wait_until(async || replica.owner().count("pg_stat_wal_receiver").await == 0).await;

@@ -14,8 +14,8 @@ use crate::world::World;
 
 /// Settings of the three servers. With `synchronous_commit=off`, which the servers of other tests have, a failover
 /// could lose acknowledged commits. `wal_keep_size` keeps the WAL for a standby that is added later. With the short
-/// `wal_retrieve_retry_interval`, a standby that lost its primary soon connects to the new one. The tests of failover
-/// need that: they make replication synchronous, so every commit waits for a standby.
+/// `wal_retrieve_retry_interval`, a standby connects to the new primary soon after the old one is lost. The tests of
+/// failover need that: they make replication synchronous, so every commit waits for a standby.
 pub const SETTINGS: [&str; 3] = ["synchronous_commit=on", "wal_keep_size=512MB", "wal_retrieve_retry_interval=200ms"];
 
 /// A primary and two standbys, and the game's database on them. (PostgreSQL's manual calls the data of a single server
@@ -42,18 +42,18 @@ impl Cluster {
     }
 
     /// Returns the game's database on each standby.
-    pub async fn replicas(&self) -> Vec<World> {
-        let mut replicas = Vec::new();
+    pub async fn standby_worlds(&self) -> Vec<World> {
+        let mut worlds = Vec::new();
         for standby in &self.standbys {
-            replicas.push(self.world.on_standby(standby).await);
+            worlds.push(self.world.on_standby(standby).await);
         }
-        replicas
+        worlds
     }
 
     /// Connects a new `Sparc` handle to all three servers.
     pub async fn connect(&self) -> Sparc {
-        let replicas = self.replicas().await;
-        let urls = replicas.iter().map(World::url);
+        let standby_worlds = self.standby_worlds().await;
+        let urls = standby_worlds.iter().map(World::url);
         Sparc::connect_with(self.world.url(), Options::default().replicas(urls)).await.unwrap()
     }
 }
@@ -74,13 +74,13 @@ pub async fn current_insert_lsn(world: &World) -> String {
     world.owner().fetch_value("SELECT pg_current_wal_insert_lsn()::text").await.unwrap()
 }
 
-/// Waits until the standby has replayed the WAL up to 40 bytes before the position. The position that the primary
-/// reports may already include the header of a new WAL page, which has at most 40 bytes, but the standby's position
-/// includes it only after the next record was replayed. With `wal_level=logical`, which `testdb` sets, the record of a
-/// commit is longer than 40 bytes, so all earlier commits have been replayed.
-pub async fn wait_until_replayed(replica: &World, lsn: &str) {
+/// Waits until the standby has replayed the WAL up to the position, or to at most 40 bytes before it. The position that
+/// the primary reports may already include the header of a new WAL page, which has at most 40 bytes, but the standby's
+/// position includes it only after the next record was replayed. With `wal_level=logical`, which `testdb` sets, the
+/// record of a commit is longer than 40 bytes, so all earlier commits have been replayed.
+pub async fn wait_until_replayed(standby: &World, lsn: &str) {
     let is_replayed_sql = format!("SELECT pg_last_wal_replay_lsn() >= '{lsn}'::pg_lsn - 40::numeric");
-    wait_until(async || replica.owner().fetch_value(&is_replayed_sql).await.unwrap()).await;
+    wait_until(async || standby.owner().fetch_value(&is_replayed_sql).await.unwrap()).await;
 }
 
 /// Waits until the condition is true. Panics after 1,200 attempts, which take half a minute or longer.

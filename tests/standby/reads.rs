@@ -50,14 +50,14 @@ async fn set_replay(replicas: &[World], action: &str) {
 }
 
 fn count_servers(sparc: &Sparc, role: ServerRole) -> usize {
-    sparc.servers().iter().filter(|server| server.role == role).count()
+    sparc.server_statuses().iter().filter(|server| server.role == role).count()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_read_their_own_writes_and_never_an_older_state() {
     let Some(cluster) = Cluster::start().await else { return };
     let sparc = cluster.connect().await;
-    // The number of those read-only transactions below that ran on a standby. On a loaded machine the standbys may lag
+    // How many of the read-only transactions below ran on a standby. On a loaded machine the standbys may lag
     // behind for a while, so all clients continue until enough of these transactions ran there.
     let standby_read_count = Arc::new(AtomicUsize::new(0));
     let mut tasks = Vec::new();
@@ -93,6 +93,7 @@ async fn callers_read_their_own_writes_and_never_an_older_state() {
                 assert!(characters::Entity::find_by_id(character_id).one(&me).await.unwrap().is_none());
                 assert!(me.characters().living().await.unwrap().iter().all(|character| character.id != character_id));
                 assert!(me.position() >= last_position);
+                last_position = me.position();
             }
         });
     }
@@ -104,7 +105,7 @@ async fn callers_read_their_own_writes_and_never_an_older_state() {
 async fn callers_read_their_own_writes_while_replicas_are_paused() {
     let Some(cluster) = Cluster::start().await else { return };
     let (sparc, other_sparc) = (cluster.connect().await, cluster.connect().await);
-    let replicas = cluster.replicas().await;
+    let replicas = cluster.standby_worlds().await;
     let player = cluster.world.new_player().await;
     let lsn = current_insert_lsn(&cluster.world).await;
     for replica in &replicas {
@@ -139,10 +140,10 @@ async fn callers_read_their_own_writes_while_replicas_are_paused() {
     let with_invented_position =
         me_elsewhere.clone().with_min_position("4294967295-FFFFFFFF/FFFFFFFF".parse::<LogPosition>().unwrap());
     assert_eq!(with_invented_position.characters().living().await.unwrap().len(), 2);
-    assert!(reads_on_standby(&sparc.as_anon()).await, "other callers must still read on a replica");
+    assert!(reads_on_standby(&other_sparc.as_anon()).await, "other callers must still read on a replica");
 
-    // A replica is not used while it is more than a page of the WAL (8 kB) behind the position that the primary had
-    // reached two seconds ago. One character takes less than a page, so the primary must go on writing. The created
+    // A replica is not used if it has not replayed what the primary had written two seconds ago; at most a page of the
+    // WAL (8 kB) may be missing. One character takes less than a page, so the primary must go on writing. The created
     // characters are deleted again, because a user may have only ten.
     wait_until(async || {
         create_character(&me, "Robin").await.unwrap();
@@ -165,7 +166,7 @@ async fn callers_read_their_own_writes_while_replicas_are_paused() {
 async fn a_write_committed_by_raw_sql_is_read_by_its_writer() {
     let Some(cluster) = Cluster::start().await else { return };
     let sparc = cluster.connect().await;
-    let replicas = cluster.replicas().await;
+    let replicas = cluster.standby_worlds().await;
     for commit in ["COMMIT", "COMMIT AND CHAIN"] {
         // This user is new, so the `Sparc` handle has no position for them yet.
         let me = sparc.as_user(cluster.world.new_player().await.user_id);
@@ -225,11 +226,11 @@ async fn a_query_that_writes_or_locks_runs_on_the_primary() {
     let sparc = cluster.connect().await;
     let player = cluster.world.new_player().await;
     let lsn = current_insert_lsn(&cluster.world).await;
-    for replica in cluster.replicas().await {
+    for replica in cluster.standby_worlds().await {
         wait_until_replayed(&replica, &lsn).await;
         let refusal = replica.service().fetch_value::<String>("SELECT private.event_history_id()").await.unwrap_err();
         assert_eq!(
-            refusal.code, READ_ONLY_SQL_TRANSACTION,
+            refusal.sqlstate, READ_ONLY_SQL_TRANSACTION,
             "the function must refuse to run on a standby, which may lack events"
         );
     }
@@ -259,7 +260,7 @@ async fn a_query_that_writes_or_locks_runs_on_the_primary() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_hangs_or_dies_is_not_used_until_it_recovers() {
     let Some(cluster) = Cluster::start().await else { return };
-    let replicas = cluster.replicas().await;
+    let replicas = cluster.standby_worlds().await;
     let proxy = Proxy::start_for_url(replicas[0].url()).await;
     let deadline = Duration::from_secs(5);
     let options = Options::default().replicas([proxy.url.as_str(), replicas[1].url()]).deadline(deadline);
@@ -297,7 +298,7 @@ async fn closing_or_dropping_sparc_leaves_no_connection() {
     let Some(cluster) = Cluster::start().await else { return };
     let count_connections = async || {
         let mut count = 0;
-        for world in cluster.replicas().await.iter().chain([&cluster.world]) {
+        for world in cluster.standby_worlds().await.iter().chain([&cluster.world]) {
             let sparc_connections =
                 "pg_stat_activity WHERE application_name = 'sparc' AND datname = current_database()";
             count += world.owner().count(sparc_connections).await;

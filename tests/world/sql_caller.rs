@@ -16,12 +16,15 @@ use crate::sqlstates::INSUFFICIENT_PRIVILEGE;
 /// An error that the database returned.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SqlError {
-    /// The SQLSTATE.
-    pub code: String,
+    pub sqlstate: String,
     /// The error's constraint name: that of the violated constraint, or the one that a trigger set with `RAISE ...
     /// USING CONSTRAINT`; empty if there is none.
     pub constraint: String,
     pub message: String,
+    /// The error's DETAIL, empty if there is none.
+    pub detail: String,
+    /// The error's HINT, empty if there is none.
+    pub hint: String,
 }
 
 /// Runs plain SQL in a database role and, for `authenticated`, with the claims of one user.
@@ -90,7 +93,7 @@ impl SqlCaller {
     /// for more than two seconds. These connections have the same login as this caller, and `application_name` is empty
     /// or `sparc`. (A transaction that is dropped stays open until a background task has rolled it back and returned
     /// its connection to the pool.) Call this on `World::owner`: other roles do not see in which state backends are.
-    pub async fn assert_no_transaction_stays_open(&self) {
+    pub async fn assert_no_transaction_stays_idle(&self) {
         let idle_in_transaction =
             "pg_stat_activity WHERE datname = current_database() AND usename = session_user AND client_port IS NOT NULL
                       AND application_name IN ('', 'sparc') AND pid <> pg_backend_pid() AND state LIKE 'idle in transaction%'";
@@ -141,12 +144,12 @@ impl SqlError {
     /// Returns whether the error has the SQLSTATE `insufficient_privilege`: a privilege is missing, or row security, a
     /// trigger or a function refused the statement.
     pub fn is_insufficient_privilege(&self) -> bool {
-        self.code == INSUFFICIENT_PRIVILEGE
+        self.sqlstate == INSUFFICIENT_PRIVILEGE
     }
 
     /// Returns whether the error has this SQLSTATE and constraint.
-    pub fn has(&self, code: &str, constraint: &str) -> bool {
-        self.code == code && self.constraint == constraint
+    pub fn has(&self, sqlstate: &str, constraint: &str) -> bool {
+        self.sqlstate == sqlstate && self.constraint == constraint
     }
 }
 
@@ -159,8 +162,10 @@ pub fn into_sql_error(error: DbErr) -> SqlError {
     let SqlxError::Database(error) = &**inner else { panic!("not an error of the database: {inner}") };
     let error = error.downcast_ref::<SqlxPostgresError>();
     SqlError {
-        code: error.code().to_owned(),
+        sqlstate: error.code().to_owned(),
         constraint: error.constraint().unwrap_or_default().to_owned(),
         message: error.message().to_owned(),
+        detail: error.detail().unwrap_or_default().to_owned(),
+        hint: error.hint().unwrap_or_default().to_owned(),
     }
 }

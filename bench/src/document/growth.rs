@@ -9,9 +9,9 @@ pub(super) fn write_growth(document: &mut String, report: &Report, plots_path: &
     let _ = write!(
         document,
         "\n## Growth\n\n![Each statement as the tables grow]({plots_path}growth.svg)\n\nThis schema \
-         was measured twice: alternately with the specification ([Statements](#statements)), and alone. The plot has \
-         the specification's times from the first measurement, and this schema's times from the second (the second \
-         table below).\n\nThe first \
+         was measured alternately with the specification ([Statements](#statements)), and then alone. The plot has the \
+         specification's times, and this schema's times when it was measured alone. They are also in the table at the \
+         end of this section.\n\nThe next \
          table has the size of the database divided by its number of sessions; the time to build all indexes after \
          loading, except those of constraints; the time that `up` takes on an empty database, and the time that it \
          takes when it runs again on the filled database; and the longest time for which this second `up` was seen to \
@@ -106,7 +106,7 @@ mod tests {
     use crate::{growth::CreationResult, report::Report};
 
     #[test]
-    fn if_no_lock_was_seen_the_cell_of_its_table_is_no_empty_code_span() {
+    fn the_locked_table_is_shown_as_none_if_no_lock_was_seen() {
         let creation = CreationResult { scale: 1.0, ..CreationResult::default() };
         let mut page = String::new();
         write_growth(&mut page, &Report { creations: vec![creation], ..Report::default() }, "");

@@ -82,7 +82,10 @@ where
 }
 
 fn decode_one<T: DecodeRow<Row>, Row>(rows: &[Row]) -> Result<T, Failure> {
-    T::decode_row(rows.first().ok_or_else(|| Failure::Message("a hand-written statement returned no row".to_owned()))?)
+    T::decode_row(
+        rows.first()
+            .ok_or_else(|| Failure::Message("a statement of a hand-written program returned no row".to_owned()))?,
+    )
 }
 
 /// Decodes the rows of a page. A row beyond the page only shows that there is a next page; it is not decoded.

@@ -1,5 +1,5 @@
-//! Measures how much longer a roll takes if its event is also sent as a Supabase Realtime broadcast. A stand-in
-//! replaces Supabase's function `realtime.send`.
+//! Measures how much longer a roll takes if its event is also sent as a Supabase Realtime broadcast, with a stand-in
+//! for Supabase's PostgreSQL schema `realtime`.
 
 use std::time::Duration;
 

@@ -20,9 +20,9 @@ pub(super) async fn run_pgbench(
     environment: &Environment<'_>,
     pgbench_options: &PgbenchOptions<'_>,
 ) -> Result<RunResult, Failure> {
-    // pgbench opens new connections for each run, so its first second is a warm-up, as the service has one. Its last
-    // second is not counted either: at its end, the server processes of its connections end, and then their processor
-    // times can no longer be read.
+    // pgbench opens new connections for each run, so its first second is not counted. (The service has a warm-up, too.)
+    // Its last second is not counted either: at its end, the server processes of its connections end, and then their
+    // processor times can no longer be read.
     let seconds = pgbench_options.run_length.as_secs() + 2;
     let threads = clients.min(MAX_PGBENCH_THREADS).to_string();
     let mut pgbench = Command::new(pgbench_options.program)
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn progress_reports_are_told_from_other_lines() {
+    fn progress_reports_are_parsed_and_other_lines_are_not() {
         let report = "progress: 3.0 s, 1291.7 tps, lat 6.190 ms stddev 4.301, 0 failed";
         assert_eq!(parse_progress_report(report), Some((3.0, 1291.7)));
         assert_eq!(parse_progress_report("pgbench: error: client 0 aborted"), None);

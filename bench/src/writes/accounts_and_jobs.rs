@@ -25,20 +25,21 @@ pub(super) async fn capture_sign_up_and_jobs(
     tx.rollback().await?;
     // The operation inserts the account, and then reads the profile, which a trigger on the account's table has
     // inserted. Only the INSERT of the account is measured.
-    let sign_up_statement =
+    let our_sign_up_statement =
         capture.new_statements().await?.into_iter().find(|prepared| prepared.sql.contains("INSERT INTO auth.users"));
-    let sign_up_statement = sign_up_statement.ok_or(Failure::Message("no sign-up statement was captured".into()))?;
+    let our_sign_up_statement =
+        our_sign_up_statement.ok_or(Failure::Message("no sign-up statement was captured".into()))?;
     let tx = service_connection.begin().await?;
     tx.maintenance().delete_old_events(JobOptions::default(), |_| ()).await?;
     tx.rollback().await?;
-    let delete_old_events_statement = capture.last_new_statement().await?;
+    let our_delete_events_statement = capture.last_new_statement().await?;
     let tx = service_connection.begin().await?;
     // Only the text of the statement is needed, so the job archives only one session: its batch size is one, and with a
     // time limit of zero it ends after one batch.
     let one_batch = JobOptions { batch_size: 1, time_limit: Duration::ZERO };
     tx.maintenance().archive_sessions(one_batch, |_| ()).await?;
     tx.rollback().await?;
-    let archive_statement = capture.last_new_statement().await?;
+    let our_archive_statement = capture.last_new_statement().await?;
 
     // These statements use no values of the argument sets, so all argument sets have the same execution.
     let workload_with_equal_executions = |name: &str, sql: String, setup_sql: &str, timed_sql: String| Workload {
@@ -71,7 +72,7 @@ pub(super) async fn capture_sign_up_and_jobs(
             ),
             ours: workload_with_equal_executions(
                 "ours",
-                sign_up_statement.sql,
+                our_sign_up_statement.sql,
                 "",
                 format!("EXECUTE ours({account_values})"),
             ),
@@ -88,7 +89,7 @@ pub(super) async fn capture_sign_up_and_jobs(
             ),
             ours: workload_with_equal_executions(
                 "ours",
-                delete_old_events_statement.sql,
+                our_delete_events_statement.sql,
                 INSERT_OLD_EVENTS,
                 "EXECUTE ours(1000)".to_owned(),
             ),
@@ -108,7 +109,12 @@ pub(super) async fn capture_sign_up_and_jobs(
                     ..Default::default()
                 }],
             },
-            ours: workload_with_equal_executions("ours", archive_statement.sql, "", "EXECUTE ours(1000)".to_owned()),
+            ours: workload_with_equal_executions(
+                "ours",
+                our_archive_statement.sql,
+                "",
+                "EXECUTE ours(1000)".to_owned(),
+            ),
         },
     ])
 }

@@ -35,7 +35,7 @@ pub struct Model {
     pub removed_at: Option<DateTimeWithTimeZone>,
     /// Random id, the replica identity of the row: when the row is deleted, realtime subscribers receive this id instead of the primary key, which would identify the player.
     #[sea_orm(unique)]
-    pub replica_id: Uuid,
+    pub replica_identity: Uuid,
     #[sea_orm(
         belongs_to,
         from = "character_id",

@@ -9,7 +9,7 @@ WITH RECURSIVE
   -- Each part of an object, with the object that it belongs to, and whether that object would be dropped with the part:
   -- a table stays if a default is dropped, and so does a type if a check is dropped.
   part AS (
-    SELECT classid, objid, refclassid, refobjid, true AS is_dropped
+    SELECT classid, objid, refclassid, refobjid, true AS drops_whole
     FROM pg_depend
     WHERE deptype = 'i'
     UNION
@@ -46,7 +46,7 @@ WITH RECURSIVE
           OR dependent.classid IN ('pg_publication_namespace'::regclass, 'pg_default_acl'::regclass)
         )
       UNION
-      SELECT part.refclassid, part.refobjid, part.is_dropped
+      SELECT part.refclassid, part.refobjid, part.drops_whole
       FROM part
       WHERE part.classid = reached.classid
         AND part.objid = reached.objid

@@ -8,7 +8,7 @@ DECLARE
   created_extension record;
 BEGIN
   -- In this table the crate `migration` records what it has done in this database (`record.sql`). An operator may have
-  -- changed it by hand; reading it as JSON, a missing column is no error.
+  -- changed the table by hand, so its rows are read as JSON: then a missing column is no error.
   IF to_regclass('private.sparc_record') IS NOT NULL THEN
     SELECT to_jsonb(entry) ->> 'value'
     INTO former_privileges

@@ -1,9 +1,14 @@
--- What the migration program records about this database: the `version` of the program that migrated last, the
--- `objects` (functions, triggers, policies and views) and `schemas` (`auth` and `private`) that it created, the
--- `migrations` that it applied, in the entry `jobs`, that the jobs have been scheduled, and, in the entry `former
--- privileges`, which privileges on an older schema `private` the API's roles and PUBLIC had before. With this record a
--- later version can drop objects that are no longer part of the schema, without dropping any that an operator created,
--- the command `check` can report a lost row of `sparc_migrations`, and `down` can restore the privileges.
+-- What the migration program records about this database. The entries are:
+-- * `version`: the version of the program that migrated last;
+-- * `objects`: the functions, triggers, policies and views that the program created;
+-- * `schemas`: those of the schemas `auth` and `private` that it created;
+-- * `migrations`: the migrations that it applied;
+-- * `jobs`: present once the jobs have been scheduled;
+-- * `former privileges`: if schema `private` is older than the first migration, the privileges on it that the API's
+--   roles and PUBLIC had before.
+-- With this record, a later version can drop objects that are no longer part of the schema, and drops none that an
+-- operator created. The command `check` can report a lost row of `sparc_migrations`, and `down` can restore the
+-- privileges.
 CREATE TABLE IF NOT EXISTS private.sparc_record (
   name text PRIMARY KEY,
   value text NOT NULL
@@ -14,7 +19,7 @@ COMMENT ON COLUMN private.sparc_record.value IS 'Value of the entry; a list has 
 ALTER TABLE private.sparc_record ENABLE ROW LEVEL SECURITY;
 REVOKE ALL ON private.sparc_record FROM PUBLIC, anon, authenticated, service_role;
 
--- The migration replaces these privileges after this script.
+-- Records the privileges on an older schema `private`, because the migration replaces them after this script.
 INSERT INTO private.sparc_record (name, value)
 SELECT
   'former privileges',

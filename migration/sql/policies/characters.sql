@@ -1,11 +1,11 @@
 -- Of the users, only the owner can read or write the row of a character; a Seer can change the hit points with
--- `change_hit_points`. After the character is created, only the service (role `service_role`) changes what the game
--- decides: class, attributes, level, experience and maximum hit points.
+-- `change_hit_points`. After a character is created, only the service (role `service_role`) changes its class,
+-- attributes, level, experience and maximum hit points.
 
 -- Damages or heals a character: adds `change` to its hit points, which stay between 0 and the character's maximum. The
 -- owner and the service may call this, and so may the Seer of an active or paused session in which the character has an
--- active seat (one that its player holds now). For other callers the function changes nothing and returns no row. It
--- returns only hit points, because the rest of the character is hidden from the Seer.
+-- active seat (one that its player holds now). For other users the function changes nothing and returns no row.
+-- Besides the character's id, it returns only hit points, because the rest of the character is hidden from the Seer.
 CREATE OR REPLACE FUNCTION private.change_hit_points(target_character_id uuid, change integer)
 RETURNS TABLE (character_id uuid, hit_points integer, max_hit_points integer)
 LANGUAGE plpgsql

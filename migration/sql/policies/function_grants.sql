@@ -1,7 +1,7 @@
 -- These grants decide who may call which function. Policies, and the WHEN conditions of triggers, are evaluated as the
--- caller's role, which needs EXECUTE on each function in them. Users and the service call the other functions listed
--- here, directly or through another function that runs with the caller's role. `tables/row_security_and_revokes.sql`
--- grants EXECUTE on the functions of check constraints.
+-- caller's role, which needs EXECUTE on each function in them. Visitors, users and the service call the other functions
+-- listed here, directly or through another function that runs with the caller's role.
+-- `tables/row_security_and_revokes.sql` grants EXECUTE on the functions of check constraints.
 
 GRANT EXECUTE ON FUNCTION
   private.my_session_ids(),
@@ -28,7 +28,7 @@ GRANT EXECUTE ON FUNCTION
   private.may_send_event(uuid),
   private.join_by_code(text, uuid),
   private.session_by_code(text),
-  private.renew_session_code(uuid),
+  private.replace_session_code(uuid),
   private.initiative_order(uuid[]),
   private.rolls_of_character(uuid, public.roll_type, timestamptz, timestamptz, timestamptz, uuid, integer),
   private.change_hit_points(uuid, integer),
@@ -37,8 +37,8 @@ GRANT EXECUTE ON FUNCTION
   private.require_open_account(),
   private.require_and_lock_open_account(),
   private.can_follow_topic(text),
-  private.my_listener_status(uuid),
-  private.require_listener(uuid),
+  private.my_event_access(uuid),
+  private.require_event_access(uuid),
   private.event_history_id(),
   private.is_parsable(jsonb, integer),
   private.refuse_too_many_rows(text),
@@ -46,15 +46,15 @@ GRANT EXECUTE ON FUNCTION
 TO authenticated;
 
 GRANT EXECUTE ON FUNCTION
-  private.event_progress(),
+  private.event_number_progress(),
   private.event_history_id(),
-  private.listener_status(uuid, uuid),
-  private.my_listener_status(uuid),
-  private.require_listener(uuid),
+  private.event_access(uuid, uuid),
+  private.my_event_access(uuid),
+  private.require_event_access(uuid),
   private.delete_old_events(integer),
   private.archive_sessions(integer),
   private.session_by_code(text),
-  private.renew_session_code(uuid),
+  private.replace_session_code(uuid),
   private.initiative_order(uuid[]),
   private.rolls_of_character(uuid, public.roll_type, timestamptz, timestamptz, timestamptz, uuid, integer),
   private.change_hit_points(uuid, integer),

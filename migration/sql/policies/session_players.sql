@@ -19,9 +19,10 @@ BEGIN
 END
 $$;
 
--- Whether the caller may take a seat in the session for the user `player_id`, who must be the caller. If not, this
--- usually raises an error with the reason. It returns false only if the caller cannot see the session, which must then
--- seem not to exist, or if the session is private and the caller needs its code.
+-- Whether the caller may take a seat in the session. `player_id` is the `user_id` of the new seat, which must be the
+-- caller's. If the caller may not take the seat, this usually raises an error with the reason. It returns false only if
+-- the caller cannot see the session, which must then seem not to exist, or if the session is private and the caller
+-- needs its code.
 CREATE OR REPLACE FUNCTION private.may_take_seat(target_session_id uuid, player_id uuid)
 RETURNS boolean
 LANGUAGE plpgsql

@@ -161,7 +161,7 @@ $$;
 -- Replaces the join code of a session that has not ended, for a Seer whose code is known to too many people, and
 -- returns the session. The old code stops working. Only the Seer and the service may do this; for others the function
 -- changes nothing and returns no row. It runs as its owner, because users cannot write the column `code`.
-CREATE OR REPLACE FUNCTION private.renew_session_code(target_session_id uuid)
+CREATE OR REPLACE FUNCTION private.replace_session_code(target_session_id uuid)
 RETURNS SETOF public.sessions
 LANGUAGE plpgsql
 SECURITY DEFINER

@@ -108,7 +108,7 @@ COMMENT ON COLUMN public.session_players.joined_at IS 'Time at which the seat wa
 COMMENT ON COLUMN public.session_players.left_at IS 'Time at which the player last left or was removed; NULL while the player holds the seat. Set by a trigger.';
 COMMENT ON COLUMN public.session_players.heroic_saves_encounter IS 'Number of the encounter in which the player last used a heroic save: the value of `sessions.encounter_number` at that time. Set by a trigger.';
 COMMENT ON COLUMN public.session_players.removed_at IS 'Time at which the Seer removed the player; NULL if the Seer did not, or has let the player back in since. Set by a trigger.';
-COMMENT ON COLUMN public.session_players.replica_id IS 'Random id, the replica identity of the row: when the row is deleted, realtime subscribers receive this id instead of the primary key, which would identify the player.';
+COMMENT ON COLUMN public.session_players.replica_identity IS 'Random id, the replica identity of the row: when the row is deleted, realtime subscribers receive this id instead of the primary key, which would identify the player.';
 
 COMMENT ON TABLE public.dice_rolls IS 'A roll of the dice.';
 COMMENT ON COLUMN public.dice_rolls.id IS 'Unique id of the roll.';

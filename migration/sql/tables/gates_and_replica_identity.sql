@@ -17,7 +17,8 @@ IS 'One row per account, locked by every write of the account''s user and by clo
 COMMENT ON COLUMN private.account_gates.account_id IS 'Id of the account''s profile.';
 COMMENT ON COLUMN private.account_gates.is_open IS 'Whether the account may write; false once it is closed.';
 
--- The replica identity of seats is the column `replica_id`, a random id. When the platform (Supabase) sends the changes
--- of a published table to subscribers, it does not apply row-level security to deletions: every subscriber receives the
--- replica identity of each deleted row. The primary key, which is the default, would reveal the user who held the seat.
-ALTER TABLE public.session_players REPLICA IDENTITY USING INDEX session_players_replica_id_key;
+-- The replica identity of seats is the column `replica_identity`, a random id. When the platform (Supabase) sends the
+-- changes of a published table to subscribers, it does not apply row-level security to deletions: every subscriber
+-- receives the replica identity of each deleted row. The primary key, which is the default, would reveal the user who
+-- held the seat.
+ALTER TABLE public.session_players REPLICA IDENTITY USING INDEX session_players_replica_identity_key;

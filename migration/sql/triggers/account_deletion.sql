@@ -16,7 +16,7 @@ BEGIN
   PERFORM private.lock_gate_and_rows(account);
 
   -- This row contains a digest of the sign-up, with which somebody could verify a guess of the e-mail address and name.
-  DELETE FROM private.requests
+  DELETE FROM private.request_digests
   WHERE id = account
     AND relation = 'users';
   -- The profile is changed first, so that the events of leaving and cancelling, which are written below, contain no

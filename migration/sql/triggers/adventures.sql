@@ -51,10 +51,10 @@ BEGIN
     -- of the newest adventures.
     NEW.published_at := coalesce(OLD.published_at, now());
   END IF;
-  -- Closing an account deletes or archives its drafts, so a closed account gets no new ones. A transaction that closes
-  -- this account may have an older snapshot, in which this adventure is not yet a draft. The closing first locks the
-  -- account's row in `account_gates`, so an update of that row makes that transaction fail with a serialization error.
-  -- Row security refuses other users than the creator.
+  -- Closing an account deletes or archives its drafts, so a closed account gets no new ones. A concurrent closing of
+  -- this account may have an older snapshot, in which this adventure is not yet a draft. Each closing begins by locking
+  -- the account's row in `account_gates`. So that row is updated here: a closing with an older snapshot then fails with
+  -- a serialization error, instead of missing this draft. Row security refuses other users than the creator.
   IF NEW.status = 'draft' AND OLD.status <> 'draft' AND (private.is_service() OR auth.uid() = NEW.creator_id) THEN
     UPDATE private.account_gates
     SET is_open = is_open
@@ -68,20 +68,23 @@ BEGIN
 END
 $$;
 
--- Counts the adventures of an account and enforces the limit of two hundred (`add_to_account_counters`).
-CREATE OR REPLACE FUNCTION private.count_adventures()
+-- Keeps the account's number of adventures up to date; `add_to_account_counters` enforces the limit of two hundred.
+CREATE OR REPLACE FUNCTION private.check_adventure_limit()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  -- The statement has deleted this row and inserted another with its id: see `refuse_used_id`.
+  -- If the id still exists, the statement has deleted this row and inserted another one: see `refuse_used_id`.
   IF TG_OP = 'DELETE' AND EXISTS (SELECT FROM public.adventures WHERE id = OLD.id) THEN
     PERFORM private.refuse_used_id('adventures');
   END IF;
   IF TG_OP = 'UPDATE' AND NEW.creator_id = OLD.creator_id THEN
     RETURN NULL;
+  END IF;
+  IF TG_OP = 'UPDATE' THEN
+    PERFORM FROM public.users WHERE id IN (OLD.creator_id, NEW.creator_id) ORDER BY id FOR NO KEY UPDATE;
   END IF;
   IF TG_OP <> 'INSERT' THEN
     PERFORM private.add_to_account_counters(OLD.creator_id, adventures => -1);
@@ -175,7 +178,7 @@ CREATE OR REPLACE TRIGGER prepare_adventure
 
 CREATE OR REPLACE TRIGGER enforce_adventure_limit
   AFTER INSERT OR DELETE OR UPDATE OF creator_id ON public.adventures
-  FOR EACH ROW EXECUTE FUNCTION private.count_adventures();
+  FOR EACH ROW EXECUTE FUNCTION private.check_adventure_limit();
 
 CREATE OR REPLACE TRIGGER delete_unshared_sessions
   BEFORE DELETE ON public.adventures

@@ -9,7 +9,7 @@
 -- another order.
 --
 -- The job keeps all its sessions locked until it ends. So `move_to_archive` and `cancel_sessions` wait at most a fifth
--- of a second for a row that somebody has locked since `sessions_with_locked_rows` looked. Some errors stop the job,
+-- of a second for a row that somebody has locked since `lock_rows_of_sessions` looked. Some errors stop the job,
 -- because they do not depend on the session. These are the classes of SQLSTATE for a serialization failure (40, except
 -- a deadlock), no disk space or memory (53), a shutdown or the cancellation of the statement (57), an I/O error (58),
 -- and an internal error (XX).
@@ -56,7 +56,7 @@ $$;
 -- Archiving a session deletes its seats, and the foreign keys of the archive lock its Seer, the users of its seats, and
 -- the characters and creatures of its seats and rolls. Cancelling a session changes the counters of its participants
 -- and their characters. The caller has locked the sessions themselves and, for archiving, their adventures.
-CREATE OR REPLACE FUNCTION private.sessions_with_locked_rows(job text, session_ids uuid[])
+CREATE OR REPLACE FUNCTION private.lock_rows_of_sessions(job text, session_ids uuid[])
 RETURNS uuid[]
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -235,7 +235,7 @@ BEGIN
       -- in `archived_sessions`, and must not miss a session that is moved meanwhile.
       FOR KEY SHARE OF adventure SKIP LOCKED
     );
-    newly_skipped_ids := private.sessions_with_locked_rows('archive', session_ids);
+    newly_skipped_ids := private.lock_rows_of_sessions('archive', session_ids);
     newly_skipped_ids := newly_skipped_ids
       || private.run_skipping_failures(
         'archive',
@@ -361,7 +361,7 @@ BEGIN
       LIMIT batch_size - cancelled_count
       FOR NO KEY UPDATE SKIP LOCKED
     );
-    newly_skipped_ids := private.sessions_with_locked_rows('cancel', abandoned_ids);
+    newly_skipped_ids := private.lock_rows_of_sessions('cancel', abandoned_ids);
     newly_skipped_ids := newly_skipped_ids
       || private.run_skipping_failures(
         'cancel',

@@ -20,9 +20,10 @@ $$;
 
 -- Returns true, or raises an error if the caller is a user whose account is closed or does not exist. It locks the
 -- account's gate, so the account stays open until the end of the transaction. Closing the account locks the gate too,
--- so a write waits here while the account is being closed. A write locks the gate first, and needs no row of
--- `auth.users`. Closing the account locks the account's row in `auth.users` and then the gate, before any other row. So
--- neither waits for the gate while it holds a row that the other needs.
+-- so a write waits here while the account is being closed. A write locks the gate first. Closing the account locks
+-- the account's row in `auth.users` and then the gate, before any other row. So, as a rule, neither waits for the gate
+-- while it holds a row that the other needs. (A write that changes its own profile twice also locks the row in
+-- `auth.users`; `lock_gate_and_rows` in `account_locks.sql` allows for that.)
 --
 -- The lock conflicts with itself, so the transactions in which one account writes run one after the other. So do those
 -- with `SELECT ... FOR SHARE`, because PostgreSQL applies the policies for UPDATE to it. If the lock were shared, a

@@ -2,9 +2,9 @@
 -- or getting another owner while it has a seat in a live session (one that has not ended). A *living* character is one
 -- that is not retired.
 
--- Fills in the owner and the time of retirement. Refuses a user's new character whose id belongs to a character of
--- somebody else (see `refuse_used_id`), and refuses to retire or give away a character that has a seat in a live
--- session.
+-- Fills in the owner of a new character and, when an existing one is retired, the time. Refuses a user's new character
+-- whose id belongs to a character of somebody else (see `refuse_used_id`), and refuses to retire or give away a
+-- character that has a seat in a live session.
 CREATE OR REPLACE FUNCTION private.prepare_character()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -37,7 +37,7 @@ BEGIN
 END
 $$;
 
--- Counts the characters of an account and enforces the limits (`add_to_account_counters`).
+-- Keeps the account's numbers of characters up to date; `add_to_account_counters` enforces the limits.
 CREATE OR REPLACE FUNCTION private.check_character_limit()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -45,12 +45,13 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+  -- How much this row counts, 0 or 1, before and after the statement.
   living_before integer := 0;
   retired_before integer := 0;
   living_after integer := 0;
   retired_after integer := 0;
 BEGIN
-  -- The statement has deleted this row and inserted another with its id: see `refuse_used_id`.
+  -- If the id still exists, the statement has deleted this row and inserted another one: see `refuse_used_id`.
   IF TG_OP = 'DELETE' AND EXISTS (SELECT FROM public.characters WHERE id = OLD.id) THEN
     PERFORM private.refuse_used_id('characters');
   END IF;
@@ -71,6 +72,9 @@ BEGIN
       );
     END IF;
     RETURN NULL;
+  END IF;
+  IF TG_OP = 'UPDATE' THEN
+    PERFORM FROM public.users WHERE id IN (OLD.user_id, NEW.user_id) ORDER BY id FOR NO KEY UPDATE;
   END IF;
   IF TG_OP <> 'INSERT' THEN
     PERFORM private.add_to_account_counters(OLD.user_id, living => -living_before, retired => -retired_before);

@@ -36,7 +36,7 @@ END
 $$;
 
 -- Counts the creatures of an adventure, and refuses more than two hundred.
-CREATE OR REPLACE FUNCTION private.count_creatures()
+CREATE OR REPLACE FUNCTION private.check_creature_limit()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -78,7 +78,7 @@ CREATE OR REPLACE TRIGGER check_creature_id
 
 CREATE OR REPLACE TRIGGER enforce_creature_limit
   AFTER INSERT OR DELETE OR UPDATE OF adventure_id ON public.creatures
-  FOR EACH ROW EXECUTE FUNCTION private.count_creatures();
+  FOR EACH ROW EXECUTE FUNCTION private.check_creature_limit();
 
 CREATE OR REPLACE TRIGGER set_updated_at
   BEFORE UPDATE ON public.creatures

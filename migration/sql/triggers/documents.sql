@@ -6,16 +6,17 @@
 --
 -- `max_bytes` is the size limit of the document. A document whose stored size exceeds the limit is not examined, and
 -- the answer is true, because the check constraint on the size refuses it. A value that is copied from a stored row can
--- arrive compressed, and could then pass that constraint. So the answer for a compressed value whose text exceeds the
--- limit is false.
+-- arrive compressed, and could then pass that constraint. Its size before the compression is not known, so the length
+-- of its text is compared with the limit instead, and if the text is longer, the answer is false.
 --
 -- The text of a number can be far longer than its stored form: `0e-16383` is stored in 12 bytes, and its text has
 -- 16,385 characters. So no number may be beyond 1e308, and no number but 0 may be closer to 0 than 1e-308. A zero may
 -- have at most 308 decimals and any other number at most 325, enough for the 17 digits of each double. And the text of
--- a document may be at most eight times as long as its size limit. The text of an escaped character, or of a number
--- with at most 40 digits before and 40 after the decimal point, is at most six times as long as the stored form. So
--- only a document with a longer number can exceed the factor of eight, and the text of a document of more than 4096
--- bytes is measured only if it has such a number.
+-- a document may be at most eight times as long as its size limit. The text of an escaped character is at most six
+-- times as long as its stored form, and that of a number with at most 40 digits before and 40 after the decimal point
+-- at most seven times. So, if the stored form is within the size limit, only a document with a longer number can have a
+-- text of more than eight times the limit. The text of a document of more than 4096 bytes is therefore measured only if
+-- it has such a number, or if the value is compressed.
 CREATE OR REPLACE FUNCTION private.is_parsable(document jsonb, max_bytes integer)
 RETURNS boolean
 LANGUAGE plpgsql

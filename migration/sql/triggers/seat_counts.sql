@@ -1,7 +1,8 @@
 -- Counts the active seats of each session, and those of each character and account in live sessions, and enforces the
 -- limits on seats. An *active* seat is one that its player holds now. A *live* session is one that has not ended.
 
--- Counts the seats that one statement takes and gives up. Refuses a seat if the session is full or has ended, if the
+-- Counts the seats that one statement takes and gives up. Refuses to take or give up a seat if the session
+-- has ended, and to take one if the session is full, if the
 -- session has started and a user (not the service) joins it for the first time, if the account has too many seats, or
 -- if the character is retired or another player's. Refuses another character for an active seat once the session has
 -- started. Emits the events of players who joined or left. The statement's sessions are locked first (by `lock_rows`),
@@ -23,8 +24,9 @@ DECLARE
   seat_changes integer[];
   -- The sessions in which an inactive seat was inserted (only the service can do that) or got another character (a
   -- player who has left can do that). The end of a session counts its players, so both are refused after it.
-  -- `prepare_seat` (`session_players.sql`) has refused this for a changed seat, but before the session was locked.
-  inactive_session_ids uuid[];
+  -- `prepare_seat` (`session_players.sql`) checks this for a changed seat, but before the session is locked, so it is
+  -- checked again here.
+  inactive_seat_session_ids uuid[];
   -- Those of `session_ids` that have not ended. Only seats in these sessions count for characters and accounts.
   live_session_ids uuid[] := '{}'::uuid[];
   session_change record;
@@ -42,7 +44,7 @@ BEGIN
       array_agg(character_id) FILTER (WHERE is_active),
       array_agg(1) FILTER (WHERE is_active),
       array_agg(session_id) FILTER (WHERE NOT is_active)
-    INTO session_ids, user_ids, character_ids, seat_changes, inactive_session_ids
+    INTO session_ids, user_ids, character_ids, seat_changes, inactive_seat_session_ids
     FROM new_seats;
   ELSIF TG_OP = 'DELETE' THEN
     SELECT array_agg(session_id), array_agg(user_id), array_agg(character_id), array_agg(-1)
@@ -63,21 +65,22 @@ BEGIN
       HAVING sum(seat_change) <> 0
     ) AS changed_seats;
     SELECT array_agg(old_seat.session_id)
-    INTO inactive_session_ids
+    INTO inactive_seat_session_ids
     FROM old_seats AS old_seat
     JOIN new_seats AS new_seat USING (session_id, user_id)
     WHERE new_seat.character_id <> old_seat.character_id
       AND NOT new_seat.is_active;
   END IF;
-  IF session_ids IS NULL AND inactive_session_ids IS NULL THEN
+  IF session_ids IS NULL AND inactive_seat_session_ids IS NULL THEN
     RETURN NULL;
   END IF;
-  -- A function that the statement calls (in RETURNING, or as a trigger of a temporary table) may have changed
+  -- A function that the statement calls (in RETURNING, or through a trigger of a temporary table that
+  -- another part of the statement writes) may have changed
   -- `is_active` or `character_id` of one of these seats again. The trigger of that second change has already run, so
   -- its event would precede that of the first change, which is emitted below. The statement is therefore refused. It is
   -- also refused if the function has completed or cancelled the session and then deleted it, and the seat with it:
-  -- ending the session subtracted the session's seats from counters that did not yet include the change of this
-  -- statement.
+  -- the end of the session has then subtracted its seats from counters that do not yet include what this statement has
+  -- changed, so the counters would stay wrong.
   IF TG_OP <> 'DELETE' THEN
     IF EXISTS (
       SELECT
@@ -91,10 +94,10 @@ BEGIN
 
   PERFORM private.lock_rows(
     'sessions',
-    ARRAY(SELECT DISTINCT id FROM unnest(session_ids || inactive_session_ids) AS changed_session (id))
+    ARRAY(SELECT DISTINCT id FROM unnest(session_ids || inactive_seat_session_ids) AS changed_session (id))
   );
   IF EXISTS (
-    SELECT FROM public.sessions WHERE id = ANY (inactive_session_ids) AND status = ANY (ended_statuses)
+    SELECT FROM public.sessions WHERE id = ANY (inactive_seat_session_ids) AND status = ANY (ended_statuses)
   ) THEN
     PERFORM private.refuse_seat_after_end();
   END IF;

@@ -75,10 +75,10 @@ BEGIN
 END
 $$;
 
--- Returns `listens` if the account may listen to the session (receive its events), and otherwise the reason why not.
--- The rule is that of the policy on events, but a closed account may not listen at all. A NULL account stands for the
--- service, for which the session only has to exist.
-CREATE OR REPLACE FUNCTION private.listener_status(target_session_id uuid, account uuid)
+-- Returns `may_read` if the account may read the session's events, and otherwise the reason why not. The rule is that
+-- of the policy on events, but a closed account may read none. A NULL account stands for the service, for which the
+-- session only has to exist.
+CREATE OR REPLACE FUNCTION private.event_access(target_session_id uuid, account uuid)
 RETURNS text
 LANGUAGE plpgsql
 STABLE
@@ -107,15 +107,15 @@ BEGIN
         AND removed_at IS NULL
     )
   THEN
-    RETURN 'listens';
+    RETURN 'may_read';
   END IF;
   RETURN 'not_participant';
 END
 $$;
 
--- Returns the caller's own status as a listener (see `listener_status`). A user gets the same answer for a session that
--- does not exist as for a session of others.
-CREATE OR REPLACE FUNCTION private.my_listener_status(target_session_id uuid)
+-- Returns the `event_access` of the caller. A user gets the same answer for a session that does not exist as for
+-- a session of others.
+CREATE OR REPLACE FUNCTION private.my_event_access(target_session_id uuid)
 RETURNS text
 LANGUAGE plpgsql
 STABLE
@@ -124,7 +124,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   me uuid := auth.uid();
-  status text := private.listener_status(target_session_id, me);
+  status text := private.event_access(target_session_id, me);
 BEGIN
   RETURN CASE
     WHEN private.is_service() THEN status
@@ -134,9 +134,9 @@ BEGIN
 END
 $$;
 
--- Returns true if the caller may listen to the session, and otherwise raises an error. Queries of events have this as a
--- condition; without it, a caller who may not read the events would get an empty page instead of an error.
-CREATE OR REPLACE FUNCTION private.require_listener(target_session_id uuid)
+-- Returns true if the caller may read the session's events, and otherwise raises an error. Queries of events have this
+-- as a condition; without it, a caller who may not read the events would get an empty page instead of an error.
+CREATE OR REPLACE FUNCTION private.require_event_access(target_session_id uuid)
 RETURNS boolean
 LANGUAGE plpgsql
 STABLE
@@ -144,8 +144,8 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  CASE private.my_listener_status(target_session_id)
-    WHEN 'listens' THEN
+  CASE private.my_event_access(target_session_id)
+    WHEN 'may_read' THEN
       RETURN true;
     WHEN 'account_closed' THEN
       PERFORM private.refuse_closed_account();
@@ -158,9 +158,9 @@ BEGIN
     ELSE
       RAISE EXCEPTION USING
         ERRCODE = 'SP037',
-        MESSAGE = 'Only participants may listen to a session',
+        MESSAGE = 'Only participants may read a session''s events',
         TABLE = 'session_events',
-        CONSTRAINT = 'listener_participates';
+        CONSTRAINT = 'event_reader_participates';
   END CASE;
   RETURN false;
 END
@@ -192,13 +192,14 @@ END
 $$;
 
 -- Lets the Rust crate `service`, which calls this regularly, see whether new events were written, at a cost that does
--- not depend on the number of sessions. `last_drawn` is the highest number drawn so far. A number is drawn before its
--- event becomes visible, by a transaction that has already locked the session's row and therefore has a transaction id.
--- So once no transaction with an id below `next_transaction` is running, each event whose number is at most
--- `last_drawn` is either visible or was rolled back. A later call shows this by its `oldest_transaction`, the lowest id
--- of a running transaction. `history_id` is the result of `event_history_id`, or NULL on a standby.
-CREATE OR REPLACE FUNCTION private.event_progress()
-RETURNS TABLE (last_drawn bigint, oldest_transaction bigint, next_transaction bigint, history_id text)
+-- not depend on the number of sessions. `last_drawn_or_replayed` is the highest number drawn so far. A number is drawn
+-- before its event becomes visible, by a transaction that has already locked the session's row and therefore has a
+-- transaction id. So once no transaction with an id below `next_transaction` is running, each event whose number is at
+-- most `last_drawn_or_replayed` is either visible or was rolled back. A later call shows this by its
+-- `oldest_transaction`, the lowest id of a running transaction. `history_id` is the result of `event_history_id`, or
+-- NULL on a standby.
+CREATE OR REPLACE FUNCTION private.event_number_progress()
+RETURNS TABLE (last_drawn_or_replayed bigint, oldest_transaction bigint, next_transaction bigint, history_id text)
 LANGUAGE plpgsql
 STABLE
 SECURITY DEFINER
@@ -208,7 +209,7 @@ DECLARE
   snapshot_xmin xid8 := pg_snapshot_xmin(pg_current_snapshot());
 BEGIN
   -- On a standby the sequence shows the last value in the write-ahead log, which may be up to 32 numbers ahead of those
-  -- drawn. There the log position that was replayed serves as `last_drawn` instead: it grows with every write, and all
+  -- drawn. There `last_drawn_or_replayed` is the log position that was replayed: it grows with every write, and all
   -- events that were committed before this position are visible. So the ids of transactions are not needed there, and
   -- are 0.
   IF pg_is_in_recovery() THEN

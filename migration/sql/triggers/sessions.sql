@@ -5,9 +5,9 @@
 -- function refuses only callers who may create the session; for all others row security refuses the row. Users get the
 -- same error for somebody else's draft as for an adventure that does not exist.
 --
--- Only the service may assign a session to another Seer, or change its adventure. It may not change the adventure of a
--- session that has started, because creatures of the adventure may have rolled, nor either of them once the session has
--- ended, because the session may have been counted for both.
+-- Only the service may assign a session to another Seer, or change its adventure. Once the session has started, not
+-- even the service may change the adventure, because creatures of the adventure may have rolled. Once the session has
+-- ended, neither the Seer nor the adventure may change, because the session may have been counted for both.
 CREATE OR REPLACE FUNCTION private.prepare_session()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -363,7 +363,7 @@ CREATE OR REPLACE TRIGGER check_schedule
   EXECUTE FUNCTION private.check_schedule();
 
 -- The capital letter makes this trigger fire before those of the foreign keys.
-CREATE OR REPLACE TRIGGER "Enforce_session_limit"
+CREATE OR REPLACE TRIGGER "Count_and_check_new_session"
   AFTER INSERT ON public.sessions
   FOR EACH ROW EXECUTE FUNCTION private.count_and_check_new_session();
 

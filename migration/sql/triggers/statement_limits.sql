@@ -3,11 +3,11 @@
 -- to every session that a Seer has ever run. In addition, all events of one statement must belong to one session; all
 -- rolls must, too, which `finish_roll` in `triggers/dice_rolls.sql` checks.
 --
--- The policies of `policies/statement_limits.sql` refuse row 101 as it is written. They miss two kinds of statements:
--- one with several writing parts (`WITH ... INSERT`), each of which they count separately, and a deletion that finds
--- all its rows before it deletes the first. The triggers here count all rows at the end of the statement. Neither the
--- count of the policies nor that of the triggers is kept where a caller could change it. Rows that our triggers write
--- as their owner, and rows that are deleted with their parent row, are not counted.
+-- The policies of `policies/statement_limits.sql` refuse row 101 as it is written (a deletion at row 102). They miss
+-- two kinds of statements: one with several writing parts (`WITH ... INSERT`), each of which they count separately, and
+-- a deletion that finds all its rows before it deletes the first. The triggers here count all rows at the end of the
+-- statement. Neither the count of the policies nor that of the triggers is kept where a caller could change it. Rows
+-- that our triggers write as the owner of the tables, and rows that are deleted with their parent row, are not counted.
 --
 -- These rules apply to the roles `anon` and `authenticated`, and to each login that may assume one of them and is
 -- itself subject to row security. The logins are included because a statement can change its role (`RETURNING
@@ -66,8 +66,9 @@ $$;
 -- counted: the caller no longer owns an adventure that is gone.
 --
 -- If the statement also deletes adventures, the database deletes their creatures in the name of the tables' owner, and
--- this trigger runs only once, after both. From PostgreSQL 18 on, it then runs as the owner. So it also applies if the
--- role that was set with SET ROLE is a user's, or if no role is set and the login is one for users only.
+-- this trigger runs only once, after both. From PostgreSQL 18 on, it then runs as the owner, so
+-- `current_user` does not show who the caller is. So the condition also looks at the role that was set with SET ROLE,
+-- and if none is set, at the login.
 CREATE OR REPLACE FUNCTION private.check_deleted_creatures()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -129,7 +130,7 @@ $$;
 -- Seer's update of the same sessions. So an event of a second session is refused here, before `prepare_event` locks
 -- that session. The session of the first row is kept in a setting until the statement ends. If a caller changes the
 -- setting, `check_written_events` still refuses the second session at the end of the statement.
-CREATE OR REPLACE FUNCTION private.limit_to_one_session()
+CREATE OR REPLACE FUNCTION private.limit_events_to_one_session()
 RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -201,9 +202,9 @@ END
 $$;
 
 -- Its name puts this trigger before `prepare_event`.
-CREATE OR REPLACE TRIGGER limit_to_one_session
+CREATE OR REPLACE TRIGGER limit_events_to_one_session
   BEFORE INSERT ON public.session_events
-  FOR EACH ROW EXECUTE FUNCTION private.limit_to_one_session();
+  FOR EACH ROW EXECUTE FUNCTION private.limit_events_to_one_session();
 
 CREATE OR REPLACE TRIGGER limit_inserted_rows
   AFTER INSERT ON public.session_events

@@ -231,7 +231,7 @@ $$;
 
 -- Refuses changes to the e-mail address, name, picture and description of a closed account, whoever makes them. The
 -- trigger's WHEN condition has already found such a change, so this function always refuses.
-CREATE OR REPLACE FUNCTION private.refuse_profile_change()
+CREATE OR REPLACE FUNCTION private.refuse_change_of_closed_profile()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -269,7 +269,7 @@ CREATE OR REPLACE TRIGGER check_profile_change
       OR NEW.bio IS DISTINCT FROM OLD.bio
     )
   )
-  EXECUTE FUNCTION private.refuse_profile_change();
+  EXECUTE FUNCTION private.refuse_change_of_closed_profile();
 
 -- Changes of the counters (see `private.touch_updated_at`) and of the e-mail address do not set `updated_at`.
 CREATE OR REPLACE TRIGGER set_updated_at

@@ -70,12 +70,20 @@ pub(crate) fn check_migrations_known(applied: &[String], recorded_version: Optio
 
 /// Checks that no newer version of this program has migrated the database.
 pub(crate) fn check_not_migrated_by_newer_version(state: &State) -> Result<(), MigrationError> {
-    let parse_version = |version: &str| version.split('.').map(|part| part.parse().unwrap_or(0)).collect::<Vec<u32>>();
     match &state.record.version {
-        Some(version) if parse_version(version) > parse_version(env!("CARGO_PKG_VERSION")) => {
+        Some(version) if is_newer(version, env!("CARGO_PKG_VERSION")) => {
             Err(MigrationError::NewerVersion { database_version: version.clone() })
         }
         _ => Ok(()),
+    }
+}
+
+/// Whether the first version is newer than the second. A recorded text that is not a version (somebody has changed the
+/// record) does not count as newer.
+fn is_newer(version: &str, than: &str) -> bool {
+    match (semver::Version::parse(version), semver::Version::parse(than)) {
+        (Ok(version), Ok(than)) => version > than,
+        _ => false,
     }
 }
 
@@ -105,21 +113,32 @@ pub(crate) async fn check_server_enables_triggers<C: ConnectionTrait>(db: &C) ->
     }
 }
 
-/// Checks that the server, the role and the objects in the database permit the command.
+/// Checks the server's version. Every command needs this check first, because an older server rejects the queries that
+/// read its catalog.
+pub(crate) async fn check_server_version<C: ConnectionTrait>(db: &C) -> Result<(), DbErr> {
+    #[derive(FromQueryResult)]
+    struct ServerVersion {
+        number: i32,
+        text: String,
+    }
+    let found: ServerVersion = fetch_one(
+        db,
+        "SELECT current_setting('server_version_num')::integer AS number, current_setting('server_version') AS text",
+    )
+    .await?;
+    if found.number < 150_000 { Err(MigrationError::ServerTooOld { found: found.text }.into()) } else { Ok(()) }
+}
+
+/// Checks that the server accepts writes, and that the role and the objects in the database permit the command.
 pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Result<(), DbErr> {
     let properties: ConnectionProperties = fetch_one(
         db,
         "SELECT
-           current_setting('server_version_num')::integer AS version_number,
-           current_setting('server_version') AS version,
            pg_is_in_recovery() AS server_is_standby,
            current_user::text AS role,
            (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) AS role_is_superuser",
     )
     .await?;
-    if properties.version_number < 150_000 {
-        return Err(MigrationError::ServerTooOld { found: properties.version }.into());
-    }
     if properties.server_is_standby {
         return Err(MigrationError::Standby.into());
     }
@@ -151,13 +170,17 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
     }
     check_owners(db, state, properties.role).await?;
     if has_pending_migrations && state.has_damaged_record() {
-        let database_version = match &state.record.version {
-            Some(version) => format!("version {version} of this program"),
-            None => "the version of this program that installed the schema".to_owned(),
-        };
-        return Err(MigrationError::DamagedRecordBeforeUpgrade { database_version }.into());
+        return Err(damaged_record_error(state).into());
     }
     Ok(())
+}
+
+fn damaged_record_error(state: &State) -> MigrationError {
+    let database_version = match &state.record.version {
+        Some(version) => format!("version {version} of this program"),
+        None => "the version of this program that installed the schema".to_owned(),
+    };
+    MigrationError::DamagedRecordBeforeUpgrade { database_version }
 }
 
 /// Checks the same as [`check_migrations_table`], but for an `up` that has migrations to apply. Such an `up` does not
@@ -166,14 +189,18 @@ fn check_migrations_table_before_up(state: &State) -> Result<(), MigrationError>
     if check_migrations_table(state).is_ok() {
         return Ok(());
     }
-    if let (true, Some(database_version)) = (state.needs_upgrade(), state.record.version.clone()) {
-        return Err(MigrationError::InvalidMigrationsTableBeforeUpgrade { database_version });
+    if !state.needs_upgrade() {
+        return check_migrations_table_is_ours(state);
     }
-    check_migrations_table_is_ours(state)
+    Err(match state.record.version.clone() {
+        Some(database_version) => MigrationError::InvalidMigrationsTableBeforeUpgrade { database_version },
+        // The repair by the earlier version repairs the table too.
+        None => damaged_record_error(state),
+    })
 }
 
-/// Checks, if no migration is recorded as applied, that an object called `public.sparc_migrations` is the list of these
-/// migrations, and not an object of another program.
+/// Checks that an object called `public.sparc_migrations` is the list of these migrations. If it is not, it counts as
+/// an object of another program. So the call must come only when no migration is recorded as applied.
 pub(crate) fn check_migrations_table_is_ours(state: &State) -> Result<(), MigrationError> {
     if check_migrations_table(state).is_ok() {
         return Ok(());
@@ -267,9 +294,28 @@ async fn check_owners<C: ConnectionTrait>(db: &C, state: &State, role: String) -
 /// Properties of the server, and of the role of this connection.
 #[derive(FromQueryResult)]
 struct ConnectionProperties {
-    version_number: i32,
-    version: String,
     server_is_standby: bool,
     role: String,
     role_is_superuser: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_newer;
+
+    #[test]
+    fn versions_are_compared_as_semantic_versions() {
+        for (version, than, expected) in [
+            ("0.17.1", "0.17.0", true),
+            ("0.17.0", "0.17.0", false),
+            ("0.9.0", "0.17.0", false),
+            ("1.0.0", "0.17.0", true),
+            ("0.17.0-rc.1", "0.17.0", false),
+            ("0.17.0", "0.17.0-rc.1", true),
+            ("0.18.0-rc.1", "0.17.0", true),
+            ("edited by hand", "0.17.0", false),
+        ] {
+            assert_eq!(is_newer(version, than), expected, "{version} compared with {than}");
+        }
+    }
 }

@@ -13,7 +13,9 @@ use crate::{
     repair::SCHEMA_OWNER_SQL,
 };
 
-/// Checks, before the schema is created, that no object in the database has a name that an object of the schema needs.
+/// Checks, before the schema is created, that no object in the database has a name that an object of the schema needs:
+/// a function, a relation or a type, or, on a table of the platform (`auth.users`, `realtime.messages`), a trigger or a
+/// policy, which `up` would replace. (The other tables, and what is on them, do not exist yet.)
 pub(super) async fn check_names_are_free<C: ConnectionTrait>(db: &C, state: &State) -> Result<(), DbErr> {
     // This program's tables (`sparc_migrations` and `sparc_record`) and the stand-in for schema `auth` are created
     // before the others, so they may exist.
@@ -31,7 +33,15 @@ pub(super) async fn check_names_are_free<C: ConnectionTrait>(db: &C, state: &Sta
         .collect();
     let conflicts = find_conflicts(db, state, &objects).await?;
     let conflicting_objects: BTreeSet<String> = conflicts.into_iter().map(|conflict| conflict.found).collect();
-    let found: Vec<String> = found_functions.into_iter().chain(conflicting_objects).collect();
+    let is_on_platform_table = |object: &&str| {
+        let table = manifest::table_of(object).unwrap_or_default();
+        matches!(manifest::kind(object), "trigger" | "policy")
+            && (table.starts_with("auth.") || table.starts_with("realtime."))
+            && state.expected.contains_key(*object)
+    };
+    let on_platform_tables =
+        state.found_objects.iter().map(|found| found.name.as_str()).filter(is_on_platform_table).map(str::to_owned);
+    let found: Vec<String> = found_functions.into_iter().chain(conflicting_objects).chain(on_platform_tables).collect();
     if found.is_empty() {
         return Ok(());
     }
@@ -125,7 +135,11 @@ pub(crate) async fn check_names_of_missing_objects_are_free<C: ConnectionTrait>(
     }
     let missing: BTreeSet<String> = conflicts.iter().map(|conflict| conflict.object.to_owned()).collect();
     let found: BTreeSet<String> = conflicts.into_iter().map(|conflict| conflict.found).collect();
-    Err(MigrationError::NameTaken { missing: missing.into_iter().collect(), found: found.into_iter().collect() }.into())
+    Err(MigrationError::NameCollisionDuringRepair {
+        missing: missing.into_iter().collect(),
+        found: found.into_iter().collect(),
+    }
+    .into())
 }
 
 /// Another object has a name that an object of the schema needs.
@@ -136,9 +150,9 @@ struct Conflict<'a> {
     found: String,
 }
 
-/// An object of a system catalog.
+/// An object that has one of the needed names: its qualified name, and how PostgreSQL describes it.
 #[derive(FromQueryResult)]
-struct NamedObject {
+struct NameHolder {
     name: String,
     description: String,
 }
@@ -182,13 +196,14 @@ async fn find_conflicts<'a, C: ConnectionTrait>(
     for (catalog, schema_column, name_column, note_sql, condition, names) in [
         ("pg_class", "relnamespace", "relname", "", "true", relations),
         ("pg_type", "typnamespace", "typname", kind_note_sql, "true", types),
-        // A row type that has the name belongs to a relation of the same name, which the first query finds.
+        // Row types are left out: one with a needed name belongs to a relation of that name, which the first query
+        // finds.
         ("pg_type", "typnamespace", "typname", kind_note_sql, "typtype <> 'c'", row_types),
     ] {
         if names.is_empty() {
             continue;
         }
-        let named_objects: Vec<NamedObject> = query::fetch_all(
+        let name_holders: Vec<NameHolder> = query::fetch_all(
             db,
             &format!(
                 "SELECT
@@ -202,9 +217,9 @@ async fn find_conflicts<'a, C: ConnectionTrait>(
             ),
         )
         .await?;
-        for named_object in named_objects {
-            let needed_by = names.iter().filter(|(name, _)| *name == named_object.name);
-            conflicts.extend(needed_by.map(|(_, object)| Conflict { object, found: named_object.description.clone() }));
+        for holder in name_holders {
+            let needed_by = names.iter().filter(|(name, _)| *name == holder.name);
+            conflicts.extend(needed_by.map(|(_, object)| Conflict { object, found: holder.description.clone() }));
         }
     }
     Ok(conflicts)

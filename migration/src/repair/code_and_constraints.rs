@@ -20,7 +20,7 @@ impl Plan {
         let needs_trigger_do_blocks =
             created_in_do_blocks(defects.state, "trigger").any(|object| to_restore.contains(object));
         let is_needed = |statement: &Statement| match statement.target {
-            // Of the statements with this target, only DO blocks contain one of the two texts.
+            // The other statements without a target (COMMENT, SET) contain neither text, so these are DO blocks.
             Target::Other => {
                 (needs_policy_do_blocks && statement.sql.contains("CREATE POLICY"))
                     || (needs_trigger_do_blocks && statement.sql.contains(" TRIGGER "))
@@ -31,7 +31,7 @@ impl Plan {
         if defects.state.environment.has_platform_stand_in {
             statements.extend(repeatable::platform_stand_in_statements());
         }
-        let (functions_and_views, triggers_and_policies): (Vec<Statement>, Vec<Statement>) = statements
+        let (functions_and_views, other_statements): (Vec<Statement>, Vec<Statement>) = statements
             .into_iter()
             .filter(is_needed)
             .partition(|statement| matches!(statement.target, Target::Function(_) | Target::View(_)));
@@ -46,7 +46,7 @@ impl Plan {
                 self.push(format!("DROP POLICY IF EXISTS {name} ON {table}"));
             }
         }
-        for statement in &triggers_and_policies {
+        for statement in &other_statements {
             if let Target::Policy(name, table) = &statement.target {
                 self.push(format!("DROP POLICY IF EXISTS \"{}\" ON {table}", name.replace('"', "\"\"")));
             }
@@ -109,8 +109,8 @@ $do$",
     }
 }
 
-/// Returns which of the objects the statement creates. If several are functions with the statement's name, returns the
-/// first.
+/// Returns which of the objects the statement creates. If it creates a function, and several overloads of that function
+/// are in `objects`, returns the first.
 fn object_created_by<'a>(statement: &Statement, objects: &BTreeSet<&'a str>) -> Option<&'a str> {
     let find_on_table = |kind: &str, name: &str, table: &str| {
         let unquoted = format!("{kind} {name} on {table}");

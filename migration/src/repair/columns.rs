@@ -124,10 +124,12 @@ $do$",
 /// Returns the SQL condition that is true for a row in which the conversion would change the value of the column.
 /// `None` if the conversion between these types changes no value. A `timestamp` that becomes a `timestamp with time
 /// zone` is read as UTC (`STANDARD_SETTINGS` in `script` sets that time zone), so converting it back gives the same
-/// value. When a text becomes another type, PostgreSQL rejects a text that it cannot read as that type, so nothing
-/// needs to be compared, with two exceptions to which PostgreSQL rounds. A time has microseconds, so the text must have
-/// no further digits. And with a type that has a precision or scale, such as `numeric(3,2)`, the rounded value is
-/// compared with the value of the bare type (`numeric`).
+/// value.
+///
+/// When a text becomes another type, PostgreSQL rejects a text that it cannot read as that type. So nothing needs to be
+/// compared, except for two groups of types, to which PostgreSQL rounds without an error. A timestamp keeps only
+/// microseconds, so the text must have no further digits. And for a type with a precision or scale, such as
+/// `numeric(3,2)`, the rounded value is compared with the value of the bare type (`numeric`).
 fn changed_value_condition(name: &str, actual: &str, expected: &str) -> Option<String> {
     let is_text = |data_type: &str| data_type.starts_with("text") || data_type.starts_with("character");
     let converted = format!("{name}::{expected}");

@@ -65,9 +65,10 @@ impl Plan {
                 }
             }
         }
-        let to_drop_with_dependents = dependents::find_all_to_drop(db, state, &to_drop).await?;
-        // Everything that is dropped and created again, whether it differs or not.
-        let all_to_recreate = to_drop
+        let to_drop_with_dependents = dependents::find_dropped_by_cascade(db, state, &to_drop).await?;
+        // The views, functions and bookkeeping tables that are dropped and created again, whether they differ or not.
+        // Dropping them also drops the privileges of operators' roles, which `operator_grants` restores.
+        let grant_targets = to_drop
             .iter()
             .map(|found| found.name.as_str())
             .chain(to_drop_with_dependents.iter().map(String::as_str))
@@ -75,7 +76,7 @@ impl Plan {
             .filter(|object| state.expected.contains_key(*object))
             .filter_map(|object| found_by_name.get(object).copied())
             .chain(bookkeeping_tables.iter().copied());
-        self.operator_grants = operator_grants::plan_grants(db, state, &all_to_recreate.collect::<Vec<_>>()).await?;
+        self.operator_grants = operator_grants::plan_grants(db, state, &grant_targets.collect::<Vec<_>>()).await?;
         // Views and functions are dropped last, because policies, triggers and constraints may use them.
         for kinds in [["policy", "trigger"], ["constraint", "index"], ["view", "function"]] {
             for found in to_drop.iter().filter(|found| kinds.contains(&manifest::kind(&found.name))) {
@@ -177,11 +178,11 @@ pub(crate) fn drop_repeatable_objects_sql(state: &State) -> Vec<String> {
 /// functions are dropped, the triggers, policies and CHECK constraints that call these functions are gone. Without
 /// them, nobody may have access until the next `up` creates them again and grants the privileges.
 pub(crate) fn revoke_access_to_tables_sql(state: &State) -> Vec<String> {
-    let is_table_with_rules = |object: &str| object.starts_with("table public.") && state.is_ours(object);
+    let is_our_public_table = |object: &str| object.starts_with("table public.") && state.is_ours(object);
     state
         .found_objects
         .iter()
-        .filter(|found| is_table_with_rules(&found.name))
+        .filter(|found| is_our_public_table(&found.name))
         .map(|found| format!("REVOKE ALL ON {} FROM {}", found.name, repeatable::PUBLIC_AND_API_ROLES))
         .collect()
 }

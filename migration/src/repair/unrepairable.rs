@@ -1,4 +1,4 @@
-//! The differences of which `up` knows before it tries that it cannot repair them. It leaves them to the operator.
+//! The differences that `up` recognizes as unrepairable before it changes anything. It leaves them to the operator.
 
 use super::structure;
 use crate::{check::Difference, manifest};
@@ -20,7 +20,7 @@ pub(super) fn describe_if_unrepairable(difference: &Difference) -> Option<String
         "role" if actual.split(", member of ").next().is_some_and(|phrases| phrases.contains(", owns ")) => {
             Some(format!(
                 "{difference} (a role of the API must not own the database, its schemas, their objects or the \
-                 publication: let an administrator make the role that migrates their owner, with REASSIGN OWNED BY, or \
+                 publication: let an administrator give them to the role that runs the migrations, with REASSIGN OWNED BY, or \
                  with ALTER DATABASE ... OWNER TO, ALTER SCHEMA ... OWNER TO or ALTER PUBLICATION ... OWNER TO)"
             ))
         }

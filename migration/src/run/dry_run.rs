@@ -8,7 +8,7 @@ use sea_orm_migration::{
 use super::{
     MAX_RENAME_ROUNDS,
     explain_error::explain_error,
-    lock_wait::run_and_name_lock_holders,
+    lock_wait::run_and_name_blockers,
     set_up_and_lock,
     transaction::{begin, in_read_only_transaction, rollback},
     update_record_sql,
@@ -43,7 +43,7 @@ pub async fn dry_run(db: &SchemaManagerConnection<'_>) -> Result<String, DbErr> 
     let transaction = begin(db, AccessMode::ReadWrite).await?;
     let mut object_under_repair = None;
     let work = rehearse_up(&transaction, &mut object_under_repair);
-    let outcome = run_and_name_lock_holders(db, &transaction, work).await;
+    let outcome = run_and_name_blockers(db, &transaction, work).await;
     let rollback_result = rollback(db, transaction).await;
     match outcome {
         Ok(statements) => rollback_result.map(|()| script::wrap_in_transaction(&statements)),
@@ -75,7 +75,7 @@ async fn plan_up(db: &DatabaseTransaction, state: &State) -> Result<Vec<String>,
     let plan = Plan::new(db, state, &report).await?;
     let mut sql = vec!["SET LOCAL search_path = pg_catalog".to_owned()];
     sql.extend(plan.statements.into_iter().map(|repair| repair.sql));
-    sql.extend(record::record_sql());
+    sql.extend(record::write_record_sql());
     Ok(sql)
 }
 

@@ -13,15 +13,15 @@ use sea_orm_migration::{
 
 use crate::{MigrationError, db_error, printable::escape_unprintable, query, script};
 
-/// The interval at which another connection asks whether the command waits for a lock. It is less than a third of the
-/// time after which a command gives up waiting (`lock_timeout` in `script::STANDARD_SETTINGS`), so that at least one
-/// question is asked during the wait, even if the question before it took a whole interval.
+/// The interval at which another connection asks whether the command waits for a lock. Three intervals are shorter than
+/// the time after which a command gives up waiting (`lock_timeout` in `script::STANDARD_SETTINGS`): that of a question
+/// that began before the wait, the pause after it, and that of a question during the wait.
 const ASK_INTERVAL: Duration = Duration::from_secs(3);
 
 /// The processes that block a command: they hold the lock for which the command waits, or are ahead of it in the queue.
 struct Blockers {
     /// Each process, with the lock for which the command waits.
-    holders: String,
+    descriptions: String,
     /// Whether the lock is that of the migrators, for which the command waits up to ten minutes.
     are_migrators: bool,
 }
@@ -30,7 +30,7 @@ struct Blockers {
 /// command. If it waits for another migrator, a line on standard error says so.
 ///
 /// If no other connection can be opened, the error names no process, and no such line is written.
-pub(super) async fn run_and_name_lock_holders<T>(
+pub(super) async fn run_and_name_blockers<T>(
     db: &SchemaManagerConnection<'_>,
     transaction: &DatabaseTransaction,
     work: impl Future<Output = Result<T, DbErr>>,
@@ -52,19 +52,19 @@ pub(super) async fn run_and_name_lock_holders<T>(
         // interval.
         let answer = tokio::time::timeout(ASK_INTERVAL, find_blockers(db, &mut observer, pid)).await.unwrap_or(None);
         blockers = last_known(blockers, answer);
-        if let Some(Blockers { holders, are_migrators: true }) = &blockers
+        if let Some(Blockers { descriptions, are_migrators: true }) = &blockers
             && !has_announced_wait
         {
-            let holders = escape_unprintable(holders);
-            eprintln!("Waiting at most ten minutes for another migrator to end ({holders}).");
+            let descriptions = escape_unprintable(descriptions);
+            eprintln!("Waiting at most ten minutes for another migrator to end ({descriptions}).");
             has_announced_wait = true;
         }
     };
     match (outcome, blockers) {
-        (Err(error), Some(Blockers { holders, .. }))
+        (Err(error), Some(Blockers { descriptions, .. }))
             if db_error::sqlstate(&error).as_deref() == Some(db_error::LOCK_NOT_AVAILABLE) =>
         {
-            Err(MigrationError::Locked { holders }.into())
+            Err(MigrationError::Locked { blockers: descriptions }.into())
         }
         (outcome, _) => outcome,
     }
@@ -92,17 +92,17 @@ async fn find_blockers(
     // `raw_sql` prepares no statement, so the connection may lead through a pooler.
     let rows = sqlx::raw_sql(sqlx::AssertSqlSafe(blockers_sql(pid))).fetch_all(&mut connection).await.ok()?;
     *observer = Some(connection);
-    let holders: Vec<String> = rows.iter().filter_map(|row| row.try_get(0).ok()).collect();
-    (!holders.is_empty()).then(|| Blockers {
-        holders: holders.join(", "),
+    let descriptions: Vec<String> = rows.iter().filter_map(|row| row.try_get(0).ok()).collect();
+    (!descriptions.is_empty()).then(|| Blockers {
+        descriptions: descriptions.join(", "),
         are_migrators: rows.iter().any(|row| row.try_get(1).unwrap_or(false)),
     })
 }
 
 /// Returns a query with one row for each process that blocks the server process `pid`, and two columns: a text with the
 /// blocking process and the lock, and whether that is the lock of the migrators. `pg_locks` shows the upper half of
-/// that lock's key in `classid` and the lower half in `objid`. A prepared transaction has no process, and is shown as
-/// process 0.
+/// that lock's key in `classid` and the lower half in `objid`. For a prepared transaction, which has no process,
+/// `pg_blocking_pids` returns 0.
 fn blockers_sql(pid: i32) -> String {
     format!(
         "SELECT DISTINCT
@@ -114,7 +114,7 @@ fn blockers_sql(pid: i32) -> String {
              END,
              CASE
                WHEN is_migrator_lock THEN 'the lock of the migrators'
-               ELSE coalesce(nspname || '.' || relname, 'a ' || locktype)
+               ELSE coalesce(nspname || '.' || relname, 'the lock of type ' || locktype)
              END
            ),
            is_migrator_lock
@@ -138,10 +138,14 @@ mod tests {
 
     #[test]
     fn an_answer_that_names_nobody_does_not_replace_one_that_names_somebody() {
-        let blockers = |holders: &str| Some(Blockers { holders: holders.to_owned(), are_migrators: false });
-        let holders = |known: Option<Blockers>| known.map(|known| known.holders);
-        assert_eq!(holders(last_known(blockers("process 1"), None)).as_deref(), Some("process 1"));
-        assert_eq!(holders(last_known(blockers("process 1"), blockers("process 2"))).as_deref(), Some("process 2"));
-        assert_eq!(holders(last_known(None, None)), None);
+        let blockers =
+            |descriptions: &str| Some(Blockers { descriptions: descriptions.to_owned(), are_migrators: false });
+        let descriptions = |known: Option<Blockers>| known.map(|known| known.descriptions);
+        assert_eq!(descriptions(last_known(blockers("process 1"), None)).as_deref(), Some("process 1"));
+        assert_eq!(
+            descriptions(last_known(blockers("process 1"), blockers("process 2"))).as_deref(),
+            Some("process 2")
+        );
+        assert_eq!(descriptions(last_known(None, None)), None);
     }
 }

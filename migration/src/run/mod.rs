@@ -25,7 +25,7 @@ use crate::{
 };
 pub use dry_run::dry_run;
 use explain_error::explain_error;
-use lock_wait::run_and_name_lock_holders;
+use lock_wait::run_and_name_blockers;
 use transaction::{begin, deallocate_statements, in_read_only_transaction, rollback};
 
 /// A command of the migrator.
@@ -94,7 +94,7 @@ pub async fn run(db: &SchemaManagerConnection<'_>, command: Command) -> Result<V
     let transaction = begin(db, AccessMode::ReadWrite).await?;
     let mut object_under_repair = None;
     let work = run_in_transaction(&transaction, command, &mut object_under_repair);
-    match run_and_name_lock_holders(db, &transaction, work).await {
+    match run_and_name_blockers(db, &transaction, work).await {
         Ok(changes) => {
             deallocate_statements(db, &transaction).await?;
             transaction.commit().await?;
@@ -131,7 +131,7 @@ pub(crate) async fn read_state(db: &SchemaManagerConnection<'_>) -> Result<State
 /// # Errors
 ///
 /// The error of the database.
-pub async fn count_accounts(db: &SchemaManagerConnection<'_>) -> Result<i64, DbErr> {
+pub async fn count_accounts_to_delete(db: &SchemaManagerConnection<'_>) -> Result<i64, DbErr> {
     #[derive(FromQueryResult)]
     struct Row {
         account_count: i64,
@@ -173,7 +173,7 @@ async fn run_in_transaction(
         undo(db, undo_count, command == Command::Reset, &mut changes).await?;
     }
     if command == Command::Reset {
-        drop_list_of_migrations(db).await?;
+        drop_migrations_table(db).await?;
     }
     match command {
         Command::Up(count) => up(db, count.unwrap_or(u32::MAX), object_under_repair, &mut changes).await?,
@@ -227,7 +227,7 @@ async fn up(
         db.execute_unprepared(&repair.sql).await?;
     }
     *object_under_repair = None;
-    query::execute_all(db, &record::record_sql()).await?;
+    query::execute_all(db, &record::write_record_sql()).await?;
     check_no_differences(db).await?;
     changes.extend(plan.changes.into_iter().map(|change| match change {
         Change::Created(object) => SchemaChange::Created(object),
@@ -273,7 +273,7 @@ fn update_record_sql(state: &State) -> Vec<String> {
         && jobs_are_recorded;
     let is_left_unchanged =
         !state.record.is_readable || is_up_to_date || preflight::check_not_migrated_by_newer_version(state).is_err();
-    if is_left_unchanged { Vec::new() } else { record::record_sql() }
+    if is_left_unchanged { Vec::new() } else { record::write_record_sql() }
 }
 
 /// Checks that no differences remain.
@@ -285,17 +285,18 @@ async fn check_no_differences(db: &DatabaseTransaction) -> Result<(), DbErr> {
     Err(MigrationError::NotRepairable { found: remaining.iter().map(ToString::to_string).collect() }.into())
 }
 
-/// Undoes the last `count` applied migrations. Keeps the list of migrations; `will_drop_list` says whether the command
-/// drops that afterwards, so that the error about dependent objects names those of the list too.
+/// Undoes the last `count` applied migrations. Keeps the migrations table, `public.sparc_migrations`;
+/// `will_drop_migrations_table` says whether the command drops that afterwards, so that the error about dependent
+/// objects names those of the migrations table too.
 async fn undo(
     db: &DatabaseTransaction,
     count: u32,
-    will_drop_list: bool,
+    will_drop_migrations_table: bool,
     changes: &mut Vec<SchemaChange>,
 ) -> Result<(), DbErr> {
     let state = State::read(db).await?;
     let Some(applied) = state.applied_migrations.clone() else {
-        // The role cannot read the list of migrations. `check_ready` returns the error that says so.
+        // The role cannot read the migrations table. `check_ready` returns the error that says so.
         return preflight::check_ready(db, &state).await;
     };
     let to_undo: Vec<String> = applied.iter().rev().take(count as usize).cloned().collect();
@@ -313,23 +314,25 @@ async fn undo(
     };
     let is_kept_schema = |object: &str| {
         let is_created_by_us =
-            object == "schema auth" || (object == "schema private" && state.environment.creates_schema_private);
+            object == "schema auth" || (object == "schema private" && state.environment.private_schema_is_ours);
         object.starts_with("schema ") && (keeps_first_migration || !is_created_by_us)
     };
     let drops_tables = to_undo.iter().any(|name| *name == m20261101_000002_tables::Migration.name());
-    // What the command will drop, without columns, because `find_all_to_drop` accepts none, and without the publication
-    // and the jobs, on which no other object can depend.
+    // What the command will drop, without columns, because `find_dropped_by_cascade` accepts none, and without the
+    // publication and the jobs, on which no other object can depend.
     let to_drop: Vec<&CatalogObject> = state
         .found_objects
         .iter()
         .filter(|found| state.is_ours(&found.name) && !is_kept_schema(&found.name))
         .filter(|found| !matches!(manifest::kind(&found.name), "publication" | "publication of" | "job" | "column"))
         .filter(|found| !(keeps_first_migration && is_of_first_migration(found)))
-        .filter(|found| will_drop_list || manifest::table_of(&found.name) != Some("public.sparc_migrations"))
+        .filter(|found| {
+            will_drop_migrations_table || manifest::table_of(&found.name) != Some("public.sparc_migrations")
+        })
         .filter(|found| drops_tables || record::is_repeatable(&found.name))
         .collect();
     // Only the check is needed: the call fails if an operator's object depends on one that will be dropped.
-    dependents::find_all_to_drop(db, &state, &to_drop).await?;
+    dependents::find_dropped_by_cascade(db, &state, &to_drop).await?;
     db.execute_unprepared("SET LOCAL search_path = public").await?;
     query::execute_all(db, &repair::drop_repeatable_objects_sql(&state)).await?;
     if !drops_tables {
@@ -337,21 +340,21 @@ async fn undo(
     }
     InnerMigrator::down(db, Some(u32::try_from(to_undo.len()).unwrap_or(u32::MAX))).await?;
     if keeps_first_migration {
-        db.execute_unprepared(record::FORGET_MIGRATIONS).await?;
+        db.execute_unprepared(record::MARK_INCOMPLETE).await?;
     }
     changes.extend(to_undo.into_iter().map(SchemaChange::Undone));
     Ok(())
 }
 
-/// Drops the list of migrations, `public.sparc_migrations`, once all migrations are undone. Returns an error if that is
-/// not the list of these migrations, or if an operator's object depends on it.
-async fn drop_list_of_migrations(db: &DatabaseTransaction) -> Result<(), DbErr> {
+/// Drops the migrations table, `public.sparc_migrations`, once all migrations are undone. Returns an error if that does
+/// not list these migrations, or if an operator's object depends on it.
+async fn drop_migrations_table(db: &DatabaseTransaction) -> Result<(), DbErr> {
     let state = State::read(db).await?;
     preflight::check_migrations_table_is_ours(&state)?;
-    let Some(list) = state.found_objects.iter().find(|found| found.name == "table public.sparc_migrations") else {
+    let Some(table) = state.found_objects.iter().find(|found| found.name == "table public.sparc_migrations") else {
         return Ok(());
     };
-    dependents::find_all_to_drop(db, &state, &[list]).await?;
+    dependents::find_dropped_by_cascade(db, &state, &[table]).await?;
     db.execute_unprepared("SET LOCAL search_path = public").await?;
     InnerMigrator::uninstall(db).await
 }

@@ -6,7 +6,7 @@ use sea_orm_migration::{
     sea_orm::{AccessMode, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, TransactionTrait},
 };
 
-use super::lock_wait::run_and_name_lock_holders;
+use super::lock_wait::run_and_name_blockers;
 use crate::{connect, script};
 
 /// Whether [`connect::connect`] opened the connection, which its application name shows. If so, the caller keeps no
@@ -76,13 +76,14 @@ pub(super) async fn rollback(db: &SchemaManagerConnection<'_>, transaction: Data
     transaction.rollback().await
 }
 
-/// Runs `work` in a read-only transaction, and rolls it back.
+/// Runs `work` in a read-only transaction, and rolls it back. If `db` is itself a transaction, the one for `work` is
+/// nested in it, and is read-only only if the outer one is.
 pub(super) async fn in_read_only_transaction<T>(
     db: &SchemaManagerConnection<'_>,
     work: impl AsyncFnOnce(&DatabaseTransaction) -> Result<T, DbErr>,
 ) -> Result<T, DbErr> {
     let transaction = begin(db, AccessMode::ReadOnly).await?;
-    let outcome = run_and_name_lock_holders(db, &transaction, work(&transaction)).await;
+    let outcome = run_and_name_blockers(db, &transaction, work(&transaction)).await;
     let rollback_result = rollback(db, transaction).await;
     // If the connection was lost, the first error says why.
     let value = outcome?;

@@ -23,7 +23,7 @@ pub(super) fn sessions() -> TableDefinition {
 
 pub(super) fn session_players() -> TableDefinition {
     let mut table = Table::create().table("archived_session_players").to_owned();
-    super::session_players::add_columns(&mut table);
+    super::session_players::add_columns_and_constraints(&mut table);
     table.foreign_key(&mut foreign_key(
         "archived_session_players",
         "session_id",

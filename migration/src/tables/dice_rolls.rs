@@ -25,7 +25,7 @@ pub(super) fn add_columns(table: &mut TableCreateStatement) {
         .col(optional("animation_seed").big_integer())
         .col(optional("original_roll_id").uuid())
         // The user who rolled, from the token of the request or as the service says. A request is a repetition of an
-        // earlier one only if it comes from the same user. Rolls have no row in `private.requests`, so the crate
+        // earlier one only if it comes from the same user. Rolls have no row in `private.request_digests`, so the crate
         // `service` compares this column.
         .col(optional("rolled_by").uuid())
         .col(timestamp_now("created_at"));

@@ -63,9 +63,9 @@ pub(crate) const CHECK_FUNCTIONS: &str = include_str!("../../sql/tables/check_fu
 /// sets the replica identity of `session_players`.
 pub(crate) const GATES_AND_REPLICA_IDENTITY: &str = include_str!("../../sql/tables/gates_and_replica_identity.sql");
 
-/// SQL that creates `private.requests`, which has a digest of each request that created a character, an adventure, a
-/// creature or a session, and of each request of the service that created an account.
-pub(crate) const REQUESTS: &str = include_str!("../../sql/tables/requests.sql");
+/// SQL that creates `private.request_digests`, which has a digest of each request that created a character, an
+/// adventure, a creature or a session, and of each request of the service that created an account.
+pub(crate) const REQUEST_DIGESTS: &str = include_str!("../../sql/tables/request_digests.sql");
 
 /// SQL that sets the comments on tables and columns, which the API shows.
 pub(crate) const COMMENTS: &str = include_str!("../../sql/tables/comments.sql");

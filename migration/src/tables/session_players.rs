@@ -2,9 +2,9 @@
 
 use super::*;
 
-/// Adds the primary key of a seat, two checks, and every column but `replica_id`. `archived_session_players` has the
-/// same primary key, checks and columns.
-pub(super) fn add_columns(table: &mut TableCreateStatement) {
+/// Adds the primary key of a seat, two named checks, and every column but `replica_identity`.
+/// `archived_session_players` has the same primary key, checks and columns.
+pub(super) fn add_columns_and_constraints(table: &mut TableCreateStatement) {
     table
         .col(required("session_id").uuid())
         .col(required("user_id").uuid())
@@ -25,12 +25,12 @@ pub(super) fn add_columns(table: &mut TableCreateStatement) {
 
 pub(super) fn definition() -> TableDefinition {
     let mut table = Table::create().table("session_players").to_owned();
-    add_columns(&mut table);
+    add_columns_and_constraints(&mut table);
     table
         // The replica identity: the value that subscribers to a publication of this table receive for each deleted row.
         // The primary key would reveal to them which user held the seat.
-        .col(required("replica_id").uuid().default(Expr::cust("gen_random_uuid()")))
-        .index(Index::create().unique().name("session_players_replica_id_key").col("replica_id"))
+        .col(required("replica_identity").uuid().default(Expr::cust("gen_random_uuid()")))
+        .index(Index::create().unique().name("session_players_replica_identity_key").col("replica_identity"))
         .foreign_key(&mut foreign_key("session_players", "session_id", "sessions", ForeignKeyAction::Cascade))
         .foreign_key(&mut foreign_key("session_players", "user_id", "users", ForeignKeyAction::NoAction))
         .foreign_key(&mut foreign_key("session_players", "character_id", "characters", ForeignKeyAction::NoAction));

@@ -35,8 +35,9 @@ pub(crate) fn server_address(options: &PgConnectOptions) -> String {
     }
 }
 
-/// Converts the driver's error, with the server's message in it, to the reason why a connection could not be opened. If
-/// the attempt timed out, the message says that the server did not answer within [`CONNECT_TIMEOUT`].
+/// Converts the driver's error, which contains the server's message if there is one, to the reason why a connection
+/// could not be opened. If the attempt timed out, the message says that the server did not answer within
+/// [`CONNECT_TIMEOUT`].
 #[must_use]
 pub fn to_connect_error(options: &PgConnectOptions, error: &sqlx::Error) -> ConnectError {
     to_connect_error_with_timeout(options, error, CONNECT_TIMEOUT)
@@ -99,7 +100,7 @@ const NOT_POSTGRES_PHRASES: [&str; 3] = ["response from SSLRequest", "unknown me
 const UNSUPPORTED_AUTHENTICATION_PHRASES: [&str; 2] = ["authentication method", "SASL authentication mechanisms"];
 
 /// Parts of the messages of getaddrinfo if the name service does not answer: those of glibc and macOS, and of musl.
-const NO_NAME_SERVICE_PHRASES: [&str; 2] = ["emporary failure", "Try again"];
+const NO_NAME_SERVICE_PHRASES: [&str; 3] = ["Temporary failure", "temporary failure", "Try again"];
 
 fn mentions(text: &str, phrases: &[&str]) -> bool {
     phrases.iter().any(|phrase| text.contains(phrase))
@@ -129,7 +130,8 @@ fn explain_network_error(options: &PgConnectOptions, server: String, error: &io:
     }
 }
 
-/// Parts of the messages of PgBouncer and of Supavisor's versions if they accept no further client, in lower case.
+/// Parts, in lower case, of the messages with which PgBouncer and the various versions of Supavisor refuse a further
+/// client.
 const TOO_MANY_CLIENTS_PHRASES: [&str; 5] =
     ["max_client_conn", "client connections exceeded", "max client connections", "max clients", "maxclients"];
 
@@ -155,7 +157,7 @@ fn explain_server_error(options: &PgConnectOptions, server: String, refusal: &Pg
             ConnectError::RejectedByPgHba { server, user, database, reason }
         }
         sqlstate::INVALID_AUTHORIZATION_SPECIFICATION if mentions(&["not permitted to log in"]) => {
-            ConnectError::NoLogin { server, user }
+            ConnectError::LoginNotPermitted { server, user }
         }
         sqlstate::INVALID_AUTHORIZATION_SPECIFICATION if mentions(&["does not exist"]) => {
             ConnectError::NoRole { server, user }
@@ -238,7 +240,7 @@ mod tests {
             assert!(connect_error.to_string().contains(expected), "{url}: {connect_error}");
             assert_eq!(connect_error.is_retryable(), is_retryable, "{connect_error}");
         }
-        // A timeout of the attempt itself is named.
+        // For a timeout of the attempt itself, the error contains the number of seconds.
         let attempt_timeout = to_connect_error(&options_of("postgres://h:1/d"), &sqlx::Error::PoolTimedOut);
         assert_eq!(attempt_timeout, ConnectError::NoAnswer { server: "h:1".to_owned(), seconds: Some(10) });
     }

@@ -53,8 +53,8 @@ pub enum ConnectError {
         /// Host and port.
         server: String,
     },
-    /// The server cannot be reached, usually because none listens on the host and port, or on the socket. This is also
-    /// returned for any network error that no other variant names; for a host or network without a route, see
+    /// The server cannot be reached, usually because no server listens on the host and port, or on the socket. This is
+    /// also returned for any network error that no other variant names; for a host or network without a route, see
     /// [`NoRoute`](Self::NoRoute).
     #[error("No PostgreSQL server answers at {server}: start it, or correct the host and port of the URL.")]
     Unreachable {
@@ -137,7 +137,7 @@ pub enum ConnectError {
         "Role \"{user}\" on the server at {server} may not log in: have an administrator run ALTER ROLE \"{user}\" \
          LOGIN, or use a role that may."
     )]
-    NoLogin {
+    LoginNotPermitted {
         /// Host and port, or the socket.
         server: String,
         /// User of the URL.
@@ -237,7 +237,7 @@ pub enum ConnectError {
     },
     /// The server is starting, stopping or recovering.
     #[error(
-        "The server at {server} accepts no connections yet: wait until it runs, and try again (it said: {reason})."
+        "The server at {server} accepts no connections now: wait until it runs, and try again (it said: {reason})."
     )]
     NotReady {
         /// Host and port, or the socket.

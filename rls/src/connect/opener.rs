@@ -13,9 +13,9 @@ use sea_orm::sqlx::{
 use super::explain::is_tls_error;
 use crate::sqlstate;
 
-/// Opens connections to one server. Each is tried with and without TLS in the order that `sslmode` prescribes, because
-/// the server may have been down when the application connected, and may require something else since it was started
-/// again.
+/// Opens connections to one server. Each connection, not only the first, is tried with and without TLS in the order
+/// that `sslmode` prescribes: the server may have been down when the application connected, or may have been restarted
+/// since with other requirements.
 pub(crate) struct Opener {
     options: PgConnectOptions,
     /// Whether the second of the modes to try comes first, because the server refused the first one. This saves an
@@ -60,7 +60,7 @@ impl Opener {
             Err(error) => error,
         };
         let Some(second) = attempts.next().filter(|_| depends_on_tls(&first_error)) else { return Err(first_error) };
-        // A handshake that failed changes nothing: it may succeed the next time.
+        // After a failed handshake, the order stays, because the next handshake may succeed.
         if may_be_refusal_before_password(&first_error) {
             self.is_order_reversed.store(!is_order_reversed, Ordering::Relaxed);
         }

@@ -159,21 +159,22 @@ impl State {
                 Some(OpenTransaction { role, row_numbers: Vec::new(), has_failed: false, savepoints: Vec::new() });
             return Ok(());
         }
-        match statement {
-            // The SQL that cleans the database session begins with this statement.
-            "SET SESSION AUTHORIZATION DEFAULT" => self.is_session_unclean = false,
-            // The query that counts prepared statements. The model has none.
-            _ if statement.starts_with("SELECT count(*) FILTER") => response.last_row = Some(integer_row([0; 3])),
-            _ => {}
+        // The query that counts prepared statements. The model has none.
+        if statement.starts_with("SELECT count(*) FILTER") {
+            response.last_row = Some(integer_row([0; 3]));
         }
         let Some(transaction) = &mut self.transaction else {
+            // The SQL that cleans the database session begins with this statement.
+            if statement == "SET SESSION AUTHORIZATION DEFAULT" {
+                self.is_session_unclean = false;
+            }
             return match *words {
                 ["INSERT" | "ROWS", ..] => {
                     self.broken_rules.push(format!("{statement:?} ran outside of a transaction"));
                     Ok(())
                 }
-                ["SAVEPOINT" | "RELEASE", ..] => Err(NO_ACTIVE_SQL_TRANSACTION),
-                // The check before a COMMIT.
+                ["SAVEPOINT" | "RELEASE", ..] | ["ROLLBACK", "TO", ..] => Err(NO_ACTIVE_SQL_TRANSACTION),
+                // The check of the identity: before a COMMIT, or after a raw statement.
                 ["SELECT", "CASE", ..] => Err(ServerError(TRANSACTION_ENDED_SQLSTATE)),
                 _ => Ok(()),
             };
@@ -325,7 +326,7 @@ impl Connection for ModelConnection {
         Some(0)
     }
 
-    async fn forget_prepared_statements(&mut self) -> Result<(), sqlx::Error> {
+    async fn clear_cached_statements(&mut self) -> Result<(), sqlx::Error> {
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 use sea_orm::sqlx::{self, Connection, PgConnection};
 use tokio::time::{sleep, timeout};
 
-use super::UPKEEP_TIMEOUT;
+use super::ANSWER_TIMEOUT;
 use crate::{connect::Opener, pooler::ServerProcess, sqlstate};
 
 /// Connections older than this are closed instead of being used again, because the memory of a server process grows
@@ -30,7 +30,7 @@ pub(crate) struct ServerConnection {
     schema_change_count_at_open: usize,
 }
 
-/// Opens connections.
+/// Opens the pool's connections, and checks them before they are used again.
 pub(crate) struct Connector {
     pub(super) opener: Arc<Opener>,
     pub(super) server_state: Arc<ServerState>,
@@ -38,14 +38,14 @@ pub(crate) struct Connector {
 
 /// When a call gives up, its attempt to open a connection ends, and the next call in the queue begins another one at
 /// once. An attempt that begins within this time after another one has ended counts as a continuation of it.
-const MAX_PAUSE_BETWEEN_ATTEMPTS: Duration = Duration::from_millis(100);
+const MAX_GAP_BEFORE_CONTINUATION: Duration = Duration::from_millis(100);
 
 /// The attempts of the pool to open a connection.
 #[derive(Debug, Default)]
 struct OpeningAttempts {
     /// How many are in progress.
     count: usize,
-    /// Since when there has been an attempt at any time, and none has succeeded.
+    /// Since when attempts have followed one another without a gap, and none has succeeded.
     fruitless_since: Option<Instant>,
     last_ended_at: Option<Instant>,
 }
@@ -58,7 +58,8 @@ pub(crate) struct ServerState {
     /// not answer, and whatever dropped the latter (a firewall, the server) has probably dropped both.
     unanswered_ping_at: Mutex<Option<Instant>>,
     attempts: Mutex<OpeningAttempts>,
-    /// Whether the last attempt to open a connection was refused with "too many connections".
+    /// Whether the last attempt to open a connection was refused with "too many connections". `false` if there was none
+    /// for a while.
     is_full: AtomicBool,
     /// How often a cached prepared statement turned out not to fit its table any more. Each connection that was opened
     /// before may have cached the statement too.
@@ -84,11 +85,11 @@ impl ServerState {
         self.schema_change_count.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Whether no connection could be opened for at least this time, although one is still being opened, and not
-    /// because the server has no connections left: the server does not answer, or is starting or shutting down. (An
-    /// attempt that began only a moment ago shows nothing: the call may have waited for a free place in the pool until
-    /// then.)
-    pub(super) fn has_waited_for_server(&self, time: Duration) -> bool {
+    /// Whether the pool has tried to open a connection for at least this time without success (an attempt is still in
+    /// progress), because the server does not answer, or is starting or shutting down. Returns `false` if the reason is
+    /// that the server has no connections left. The time must not be short: a call that timed out may have waited for a
+    /// free place in the pool until a moment ago, so that its attempt has only begun.
+    pub(super) fn server_has_been_unavailable_for(&self, time: Duration) -> bool {
         let attempts = self.attempts();
         let is_long = attempts.fruitless_since.is_some_and(|since| since.elapsed() >= time);
         attempts.count > 0 && is_long && !self.is_full.load(Ordering::Relaxed)
@@ -109,7 +110,10 @@ impl<'a> OpeningAttempt<'a> {
     fn begin(server_state: &'a ServerState) -> Self {
         let mut attempts = server_state.attempts();
         let is_continuation = attempts.count > 0
-            || attempts.last_ended_at.is_some_and(|ended_at| ended_at.elapsed() <= MAX_PAUSE_BETWEEN_ATTEMPTS);
+            || attempts.last_ended_at.is_some_and(|ended_at| ended_at.elapsed() <= MAX_GAP_BEFORE_CONTINUATION);
+        if !is_continuation {
+            server_state.is_full.store(false, Ordering::Relaxed);
+        }
         if !is_continuation || attempts.fruitless_since.is_none() {
             attempts.fruitless_since = Some(Instant::now());
         }
@@ -172,7 +176,7 @@ impl Manager for Connector {
                 return Err(RecycleError::message("idle for longer than a connection that did not answer"));
             }
             let sent_at = Instant::now();
-            let Ok(answer) = timeout(UPKEEP_TIMEOUT, connection.pg_connection.ping()).await else {
+            let Ok(answer) = timeout(ANSWER_TIMEOUT, connection.pg_connection.ping()).await else {
                 self.server_state.record_unanswered_ping(sent_at);
                 return Err(RecycleError::message("no answer to a ping"));
             };

@@ -94,7 +94,7 @@ impl Probe {
         report.ok_or_else(|| {
             sqlx::Error::Protocol(
                 "it does not report its log position, as PostgreSQL with streaming replicas does; connect to it \
-                 without replicas, or leave it out of them"
+                 without replicas or, if it is one of the replicas, remove its URL"
                     .to_owned(),
             )
         })

@@ -9,7 +9,7 @@ use crate::{
     connection_to_release::{ConnectionToRelease, Ending},
     error::{breaks_connection, is_from_pooler},
     identity::{IDENTITY_CHANGED_SQLSTATE, TRANSACTION_ENDED_SQLSTATE},
-    runtime::{AtomicBool, Ordering, spawn_detached},
+    runtime::{AtomicBool, Ordering, spawn_or_drop},
     sqlstate,
     wire::{
         Connection, REPLICATION_STATUS_SQL, SimpleQueryResponse, exec_error, has_only_the_drivers_prepared_statements,
@@ -29,7 +29,7 @@ impl<C: Connection> TransactionState<C> {
         let mut return_to_pool = Box::pin(connection_to_release.return_to_pool());
         // Polled once, so that COMMIT or ROLLBACK is sent now, however long the runtime takes to begin the task.
         if return_to_pool.as_mut().now_or_never().is_none() {
-            spawn_detached(return_to_pool);
+            spawn_or_drop(return_to_pool);
         }
     }
 
@@ -54,7 +54,8 @@ impl<C: Connection> TransactionState<C> {
             return Ok(());
         }
         // After raw SQL, the identity is verified here once more, although it was verified after each raw statement:
-        // a statement that needs no verification may have read a temporary view that raw SQL created.
+        // a statement that needs no verification may have read a temporary view that raw SQL created, and that calls a
+        // function that changes the identity.
         let needs_verification = self.must_clean_session || self.frames.iter().any(|frame| frame.needs_verification);
         let check_sql = if needs_verification {
             self.read_back_identity.assert_unchanged_sql(&self.started_at)
@@ -145,7 +146,7 @@ impl<C: Connection> TransactionState<C> {
     /// Records that a statement of the caller ended the transaction.
     pub(crate) fn record_end_by_statement(&mut self) -> Error {
         self.end_reason = Some(EndReason::EndedByStatement);
-        // What the caller gets no longer depends on a COMMIT without an answer: the server has answered, and the
+        // Later errors need not say that the outcome of a COMMIT is unknown: the server has answered, and the
         // transaction has ended. But the answer does not say whether the statement committed what was written before it
         // (a COMMIT did, a ROLLBACK did not), and at which log position.
         self.set_has_unknown_raw_commit(false);
@@ -247,6 +248,6 @@ impl<C: Connection> Drop for TransactionState<C> {
             _ => Ending::Rollback,
         };
         let connection_to_release = ConnectionToRelease { connection: Some(connection), ending, cleaning_mode };
-        spawn_detached(connection_to_release.return_to_pool());
+        spawn_or_drop(connection_to_release.return_to_pool());
     }
 }

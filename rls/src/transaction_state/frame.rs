@@ -14,7 +14,7 @@ pub(crate) struct Frame {
     /// `None` while the frame can be used.
     pub(crate) failure: Option<Failure>,
     /// Whether the frame must be rolled back because no handle of it is left: the handle was dropped or never returned,
-    /// or its commit or rollback was not answered in time.
+    /// its rollback was not answered in time, or its commit was not sent in time.
     pub(crate) is_abandoned: bool,
     /// Whether a statement that may have changed the identity has run since the identity was last verified.
     pub(crate) needs_verification: bool,
@@ -35,8 +35,8 @@ pub(crate) enum Failure {
 pub(crate) enum Pending {
     /// One or more statements of this frame.
     Call(u64),
-    /// A request whose answer may be left unread, or be discarded, without failing the frame: a stream of rows, or a
-    /// query of this crate. Only an error in the answer fails the frame.
+    /// A request whose call may be dropped before the answer was read, without failing the frame: a stream of rows, or
+    /// a query of this crate. Only an error in the answer fails the frame.
     Discardable,
     /// The SAVEPOINT of this frame, or the SET TRANSACTION after it.
     Savepoint(u64),

@@ -156,7 +156,7 @@ impl<C: Caller> Dice<'_, C> {
         let list =
             ListId::new("dice.history", &(scope, HistoryFilter { page_size: RollsPageSize::default(), ..*filter }));
         let after = list.decode_cursor::<ListPosition>(after)?;
-        let page_size = filter.page_size.row_count();
+        let page_size = filter.page_size.as_usize();
         let (id, statement) = match scope {
             RollScope::Session(id) => (id, session_rolls_statement(id, filter, after, page_size + 1)),
             RollScope::Character(id) => (id, character_rolls_statement(id, filter, after, page_size + 1)),

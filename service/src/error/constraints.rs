@@ -15,7 +15,7 @@ pub(super) fn unique_constraint_error(constraint: &str) -> Error {
         "adventures_pkey" => "adventure",
         "creatures_pkey" => "creature",
         "sessions_pkey" | "archived_sessions_pkey" => "session",
-        "session_players_pkey" | "session_players_replica_id_key" | "archived_session_players_pkey" => "seat",
+        "session_players_pkey" | "session_players_replica_identity_key" | "archived_session_players_pkey" => "seat",
         "dice_rolls_pkey" | "archived_dice_rolls_pkey" => "roll",
         "session_events_pkey" | "idx_session_events_seq" => "event",
         "tutorial_progress_pkey" => "tutorial",

@@ -110,7 +110,7 @@ fn translate_sqlstate(error: &SqlxPostgresError) -> Option<Error> {
         "SP030" => Error::InvalidValue { field: "scheduled_start", rule: "must not be more than an hour in the past" },
         "SP031" => Error::SessionLive,
         "SP032" => Error::UnknownAccount,
-        "SP037" => not_listener_error(),
+        "SP037" => no_event_access_error(),
         "SP038" => Error::NotFound { what: "session" },
         "SP039" => Error::InvalidValue { field: "session_id", rule: "must be the same in all rows of a statement" },
         // Unique violation.
@@ -198,9 +198,9 @@ pub(crate) fn explain_bind_mismatch(error: Error) -> Error {
 const UNTRACKED_STATEMENTS_REASON: &str = "a pooler in transaction mode does not track prepared statements; use \
     Options::without_prepared_statement_cache, or PgBouncer 1.21 or later with max_prepared_statements";
 
-/// Returns the error for a caller who may not listen to a session (receive its events).
-pub(crate) fn not_listener_error() -> Error {
-    Error::NotAllowed { rule: "only the Seer, players and players who left may listen to a session" }
+/// Returns the error for a caller who may not read a session's events.
+pub(crate) fn no_event_access_error() -> Error {
+    Error::NotAllowed { rule: "only the Seer, players and players who left may read a session's events" }
 }
 
 /// What errors say when the caller may not write a database table, or uses a column of the table that is not granted.

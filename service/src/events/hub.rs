@@ -75,7 +75,7 @@ struct State {
     /// The id of the newest subscriber. Ids ascend.
     last_subscriber_id: u64,
     /// Whether a session was added since the last poll.
-    has_new_session: bool,
+    has_newly_watched_session: bool,
     /// The running poller, identified by the subscriber for which it was started.
     poller_id: Option<u64>,
     /// The time at which the last poll that was published (see [`Hub::publish`]) began.
@@ -124,7 +124,7 @@ pub(crate) struct WatchedSessions {
     /// The `seq` of the newest known event of each session, in the order of `session_ids`.
     pub(crate) newest_seqs: Vec<i64>,
     /// Whether a session was added since the last poll.
-    pub(crate) has_new_session: bool,
+    pub(crate) has_newly_watched_session: bool,
     /// `None` if it is not known which history is current.
     pub(crate) history_id: Option<HistoryId>,
     /// The log position that a server must have replayed to have the seats of the subscribers up to
@@ -148,7 +148,7 @@ pub(crate) struct SessionUpdate {
     pub(crate) events: Vec<Event>,
 }
 
-/// The result of a check whether subscribers may still listen to their sessions (receive the events).
+/// The result of a check whether subscribers may still read the events of their sessions.
 #[derive(Debug, Default)]
 pub(crate) struct AccessCheck {
     /// In the sessions that were checked (all, or those with new events), all subscribers up to this id were checked.
@@ -156,7 +156,7 @@ pub(crate) struct AccessCheck {
     pub(crate) refusals: Vec<Refusal>,
 }
 
-/// An account, or the service, whose subscribers may no longer listen to a session.
+/// An account, or the service, whose subscribers may no longer read a session's events.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub(crate) session_id: Uuid,
@@ -204,7 +204,7 @@ impl Hub {
             end_error: None,
         });
         session.subscribers.insert(id, Subscriber { account_id, notifications: sender });
-        state.has_new_session |= is_new_session;
+        state.has_newly_watched_session |= is_new_session;
         let handle = SubscriberHandle { hub: self.clone(), session_id: snapshot.session_id, id };
         let registration = Registration { handle, notifications: receiver };
         if state.poller_id.is_none() {
@@ -238,22 +238,22 @@ impl Hub {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the sessions to poll, and forgets which sessions are new. `None` if there are no subscribers: the poller
-    /// must then stop, and the hub already treats it as stopped.
+    /// Returns the sessions to poll, and resets `has_newly_watched_session`. `None` if there are no subscribers: the
+    /// poller must then stop, and the hub already treats it as stopped.
     pub(super) fn begin_poll(&self) -> Option<WatchedSessions> {
         let mut state = self.lock();
         if state.sessions.is_empty() {
             state.poller_id = None;
             return None;
         }
-        let has_new_session = std::mem::take(&mut state.has_new_session);
+        let has_newly_watched_session = std::mem::take(&mut state.has_newly_watched_session);
         let (session_ids, newest_seqs) = state.sessions.iter().map(|(id, session)| (*id, session.newest_seq)).unzip();
         let (history_id, required_log_position, last_subscriber_id) =
             (state.history_id.clone(), state.required_log_position, state.last_subscriber_id);
         Some(WatchedSessions {
             session_ids,
             newest_seqs,
-            has_new_session,
+            has_newly_watched_session,
             history_id,
             required_log_position,
             last_subscriber_id,
@@ -283,9 +283,9 @@ impl Hub {
     }
 
     /// Makes a history the current one, because the server that was polled has it. Ends the subscriptions of accounts
-    /// that may no longer listen, discards the recent events, and makes each other subscriber that has read another
-    /// history check that this one has the last event that the subscriber has read. `newest_seqs` has the newest `seq`
-    /// of each session that has an event.
+    /// that may no longer read the events, discards the recent events, and makes each other subscriber that has read
+    /// another history check that this one has the last event that the subscriber has read. `newest_seqs` has the
+    /// newest `seq` of each session that has an event.
     pub(super) fn start_history(
         &self,
         access_check: AccessCheck,
@@ -311,7 +311,7 @@ impl Hub {
         }
     }
 
-    /// Ends the subscriptions of accounts that may no longer listen, then notifies the others of new events.
+    /// Ends the subscriptions of accounts that may no longer read the events, then notifies the others of new events.
     pub(super) fn publish(
         &self,
         polled_at: Instant,
@@ -350,7 +350,7 @@ impl Hub {
 }
 
 impl State {
-    /// Ends the subscriptions of accounts that may no longer listen.
+    /// Ends the subscriptions of accounts that may no longer read the events.
     fn end_refused(&mut self, access_check: AccessCheck) {
         for Refusal { session_id, account_id, error } in access_check.refusals {
             let Some(session) = self.sessions.get_mut(&session_id) else { continue };

@@ -13,9 +13,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
-    DATABASE_OID_SQL, choose_history_id,
+    DATABASE_OID_SQL, choose_history_id, event_access_error,
     hub::{AccessCheck, HistoryId, Hub, PollerGuard, Refusal, SessionUpdate, WatchedSessions},
-    listener_status_error,
 };
 use crate::{Error, IdentityConnection, binds::Binds, error::explain_bind_mismatch, rows};
 
@@ -57,8 +56,9 @@ pub(super) async fn run(guard: PollerGuard, service_connection: IdentityConnecti
     let mut access_checked_at = Instant::now();
     let mut failures = 0;
     while let Some(watched) = hub.begin_poll() {
-        // A new session may have events that were written after its subscriber read what was then the newest event.
-        sequence.may_have_unread |= watched.has_new_session;
+        // A session that has just got its first subscriber may have events that were written after the subscriber read
+        // what was then the newest event.
+        sequence.may_have_unread |= watched.has_newly_watched_session;
         let polled_at = Instant::now();
         let checks_all_subscribers = access_checked_at.elapsed() >= ACCESS_CHECK_INTERVAL;
         let connection = service_connection.clone().with_min_position(watched.required_log_position);
@@ -115,15 +115,16 @@ pub(super) async fn run(guard: PollerGuard, service_connection: IdentityConnecti
 /// Each event has a number, which its transaction draws before the event is visible to others. Each poll begins with a
 /// [`ProgressReading`].
 struct SequenceState {
-    /// The last number drawn, according to the latest progress reading. `None` before the first reading.
-    last_drawn: Option<i64>,
+    /// The last number drawn (on a standby, the log position that was replayed), according to the latest progress
+    /// reading. `None` before the first reading.
+    last_drawn_or_replayed: Option<i64>,
     /// Time of the first progress reading that had this number.
     first_seen_at: Instant,
     /// Whether there may be an event that no poll has read, although its number was drawn.
     may_have_unread: bool,
-    /// A transaction id: the transactions that drew the numbers up to `last_drawn` have lower ids. Once no transaction
-    /// with a lower id is running, each event up to `last_drawn` is visible, or was rolled back. `None` until a second
-    /// reading has the same number.
+    /// A transaction id: the transactions that drew the numbers up to `last_drawn_or_replayed` have lower ids. Once no
+    /// transaction with a lower id is running, each event up to `last_drawn_or_replayed` is visible, or was rolled
+    /// back. `None` until a second reading has the same number.
     drawn_before_transaction: Option<i64>,
     /// The number of polls, by which [`must_read_early`](Self::must_read_early) chooses every tenth one.
     poll_count: u32,
@@ -132,7 +133,7 @@ struct SequenceState {
 impl Default for SequenceState {
     fn default() -> Self {
         Self {
-            last_drawn: None,
+            last_drawn_or_replayed: None,
             first_seen_at: Instant::now(),
             may_have_unread: true,
             drawn_before_transaction: None,
@@ -141,12 +142,13 @@ impl Default for SequenceState {
     }
 }
 
-/// The result of `private.event_progress`, which shows whether new events were written.
+/// The result of `private.event_number_progress`, which shows whether new events were written.
 struct ProgressReading {
     /// The last number drawn from the sequence. On a standby, it is instead the replayed log position, which advances
     /// with each event.
-    last_drawn: i64,
-    /// Id of the oldest transaction that is running. 0 on a standby, where everything up to `last_drawn` is visible.
+    last_drawn_or_replayed: i64,
+    /// Id of the oldest transaction that is running. 0 on a standby, where everything up to `last_drawn_or_replayed` is
+    /// visible.
     oldest_transaction: i64,
     /// Id of the next transaction that begins. 0 on a standby.
     next_transaction: i64,
@@ -160,8 +162,12 @@ impl SequenceState {
     /// is visible or was rolled back.
     fn update_and_check_visibility(&mut self, reading: &ProgressReading) -> bool {
         self.poll_count = self.poll_count.wrapping_add(1);
-        if self.last_drawn != Some(reading.last_drawn) {
-            *self = Self { last_drawn: Some(reading.last_drawn), poll_count: self.poll_count, ..Self::default() };
+        if self.last_drawn_or_replayed != Some(reading.last_drawn_or_replayed) {
+            *self = Self {
+                last_drawn_or_replayed: Some(reading.last_drawn_or_replayed),
+                poll_count: self.poll_count,
+                ..Self::default()
+            };
             return false;
         }
         // An earlier progress reading already had this number. So the transaction that drew it has an id below
@@ -183,9 +189,9 @@ enum PollOutcome {
     NewHistory { access_check: AccessCheck, history_id: HistoryId, newest_seqs: HashMap<Uuid, i64> },
     /// The sequence was set back. Subscribers would miss new events, whose numbers are not above those already read.
     SequenceSetBack,
-    /// The new events, and the subscribers that may no longer listen. There may be none of either.
+    /// The new events, and the subscribers that may no longer read events. There may be none of either.
     Updates { access_check: AccessCheck, updates: Vec<SessionUpdate> },
-    /// `private.event_progress` returned no row.
+    /// `private.event_number_progress` returned no row.
     NoProgressReading,
 }
 
@@ -222,7 +228,7 @@ impl Poll<'_> {
             let access_check = self.check_access(&[], last_subscriber_id).await?;
             return Ok(PollOutcome::NewHistory { access_check, history_id: history_id.into(), newest_seqs });
         }
-        if !is_standby && watched.newest_seqs.iter().any(|newest_seq| *newest_seq > reading.last_drawn) {
+        if !is_standby && watched.newest_seqs.iter().any(|newest_seq| *newest_seq > reading.last_drawn_or_replayed) {
             return Ok(PollOutcome::SequenceSetBack);
         }
         let all_drawn_are_visible = sequence.update_and_check_visibility(&reading);
@@ -238,13 +244,13 @@ impl Poll<'_> {
 
     async fn read_progress(&self) -> Result<Option<ProgressReading>, Error> {
         let sql = format!(
-            "SELECT last_drawn, oldest_transaction, next_transaction, history_id AS event_history_id, \
+            "SELECT last_drawn_or_replayed, oldest_transaction, next_transaction, history_id AS event_history_id, \
                {DATABASE_OID_SQL} AS database_oid \
-             FROM private.event_progress()"
+             FROM private.event_number_progress()"
         );
         let decode = |rows: &[PgRow]| {
             rows::decode_rows!(rows => ProgressReading {
-                last_drawn, oldest_transaction, next_transaction, event_history_id, database_oid
+                last_drawn_or_replayed, oldest_transaction, next_transaction, event_history_id, database_oid
             })
         };
         Ok(rows::fetch_all(self.tx, Statement::from_string(DbBackend::Postgres, sql), decode).await?.pop())
@@ -314,8 +320,8 @@ impl Poll<'_> {
         Ok((updates, reached_end))
     }
 
-    /// Checks which subscribers with ids up to `last_subscriber_id` may still listen: all of them, if this poll checks
-    /// all, and otherwise those of the updated sessions.
+    /// Checks which subscribers with ids up to `last_subscriber_id` may still read events: all of them, if this poll
+    /// checks all, and otherwise those of the updated sessions.
     async fn check_access(&self, updates: &[SessionUpdate], last_subscriber_id: u64) -> Result<AccessCheck, Error> {
         struct RefusedRow {
             session_id: Uuid,
@@ -342,13 +348,13 @@ impl Poll<'_> {
                FROM unnest({session_ids}::uuid[], {account_ids}::uuid[], {is_service_flags}::boolean[]) \
                  AS watched(session_id, account_id, is_service) \
              ) AS subscriber \
-             CROSS JOIN LATERAL private.listener_status(subscriber.session_id, subscriber.account_id) AS status \
-             WHERE status <> 'listens'"
+             CROSS JOIN LATERAL private.event_access(subscriber.session_id, subscriber.account_id) AS status \
+             WHERE status <> 'may_read'"
         );
         let decode = |rows: &[PgRow]| rows::decode_rows!(rows => RefusedRow { session_id, account_id, status });
         let refused_rows = rows::fetch_all(self.tx, binds.into_statement(sql), decode).await?;
         let refusals = refused_rows.into_iter().filter_map(|RefusedRow { session_id, account_id, status }| {
-            Some(Refusal { session_id, account_id, error: listener_status_error(&status)? })
+            Some(Refusal { session_id, account_id, error: event_access_error(&status)? })
         });
         Ok(AccessCheck { last_checked_subscriber_id: last_subscriber_id, refusals: refusals.collect() })
     }

@@ -12,9 +12,8 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use super::{
-    DATABASE_OID_SQL, EVENT_COLUMNS, choose_history_id, decode_events,
+    DATABASE_OID_SQL, EVENT_COLUMNS, choose_history_id, decode_events, event_access_error,
     hub::{Notification, Registration, SessionSnapshot},
-    listener_status_error,
     poller::{is_transient, poll_backoff},
     stream_position::{EventPage, EventPosition, SUBSCRIPTION_PAGE_SIZE, StreamPosition},
 };
@@ -38,23 +37,23 @@ impl Reader {
         caller: IdentityConnection,
         registration: Registration,
         snapshot: &SessionSnapshot,
-        position: EventPosition,
+        event_position: EventPosition,
     ) -> Self {
         Self {
             caller,
             session_id: snapshot.session_id,
             registration,
-            position: StreamPosition::at_start(snapshot, position, Instant::now()),
+            position: StreamPosition::new(snapshot, event_position, Instant::now()),
             pending: Vec::new().into_iter(),
         }
     }
 
     /// Waits for the next event and returns it. `None` if the subscription was removed.
     pub(super) async fn next(&mut self) -> Option<Result<Event, Error>> {
-        // The number of consecutive reads that returned nothing and must be repeated.
+        // The number of consecutive reads that failed or returned nothing, and must be repeated.
         let mut futile_reads = 0;
         loop {
-            let notification = match self.registration.take_notification() {
+            let notification = match self.registration.newest_notification() {
                 Ok(notification) => notification,
                 Err(end_error) => return end_error.map(Err),
             };
@@ -83,7 +82,8 @@ impl Reader {
         }
     }
 
-    /// Waits for a notification from the poller. If none comes, no event followed the position at the last poll.
+    /// Waits for a notification from the poller. If none comes, no event followed the position at the last poll, and
+    /// this function records that.
     async fn wait_for_notification(&mut self) {
         let was_notified = tokio::time::timeout(MAX_WAIT, self.registration.notifications.changed()).await.is_ok();
         if !was_notified && let Some(polled_at) = self.registration.polled_at() {
@@ -95,7 +95,7 @@ impl Reader {
     /// hub does not have all of them, a page that this reader reads itself.
     async fn fill_pending(&mut self, notification: &Notification) -> Result<(), Error> {
         let read_at = Instant::now();
-        let (history_id, after_seq) = (self.position.history_id(), self.position.event().seq);
+        let (history_id, after_seq) = (self.position.history_id(), self.position.event_position().seq);
         // The poller does not notice if events were deleted before it could read them.
         let recent = if self.position.was_caught_up_recently(read_at) {
             self.registration.recent_events(history_id, after_seq)
@@ -127,7 +127,7 @@ impl Reader {
     /// Reads the page after the position, in a task, so that a stream that nobody polls meanwhile does not keep a
     /// connection.
     async fn read_page_in_task(&self, caller: IdentityConnection) -> Result<EventPage, Error> {
-        let (session_id, position) = (self.session_id, self.position.event());
+        let (session_id, position) = (self.session_id, self.position.event_position());
         let page_read_permits = self.registration.page_read_permits();
         let read = async move {
             // The semaphore is never closed, so `acquire` never fails.
@@ -183,27 +183,28 @@ async fn read_page(caller: &IdentityConnection, session_id: Uuid, position: Even
     })
 }
 
-/// Returns the reason of a refusal to read events. The database refuses a user in the same way if the session does not
-/// exist and if the user may not listen to it. A subscriber has known the session, so this function asks as the
-/// service, as the poller does. It asks the primary, because a standby may still have the session.
+/// Returns the reason of a refusal to read events. The database refuses a user in the same way whether the session does
+/// not exist or the user may not read its events. But a subscriber knew the session already, and may learn the reason.
+/// So this function asks as the service, as the poller does. It asks the primary, because a standby may still have the
+/// session.
 async fn explain_refusal(caller: &IdentityConnection, session_id: Uuid, refusal: Error) -> Error {
     let Some(account_id) = caller.user_id() else { return refusal };
     let service = caller.as_identity(supabase::service());
-    let outcome = operation!(&service, "events.listener_status", session = session_id, |tx| {
+    let outcome = operation!(&service, "events.access", session = session_id, |tx| {
         let mut binds = Binds::default();
         let (session, account) = (binds.bind(session_id), binds.bind(account_id));
-        let sql = format!("SELECT private.listener_status({session}, {account}) AS status");
+        let sql = format!("SELECT private.event_access({session}, {account}) AS status");
         let decode = |rows: &[PgRow]| rows.iter().map(|row| rows::decode_cell::<String>(row, "status")).collect();
         Ok(rows::fetch_all(tx, binds.into_statement(sql), decode).await?.pop())
     });
     match outcome {
-        Ok(status) => status.and_then(|status| listener_status_error(&status)).unwrap_or(refusal),
+        Ok(status) => status.and_then(|status| event_access_error(&status)).unwrap_or(refusal),
         Err(error) => error,
     }
 }
 
 /// Reads a session's events after a `seq`, the oldest first. If `after_seq` is 0, omits events older than a day,
-/// even those that have not been deleted yet. Returns an error if the caller may not listen to the session.
+/// even those that have not been deleted yet. Returns an error if the caller may not read the session's events.
 async fn read_events_after(
     tx: &OperationTransaction,
     session_id: Uuid,
@@ -214,7 +215,7 @@ async fn read_events_after(
     let (session, seq, limit) = (binds.bind(session_id), binds.bind(after_seq), binds.bind(limit));
     let sql = format!(
         "SELECT {EVENT_COLUMNS} FROM public.session_events \
-         WHERE (SELECT private.require_listener({session})) AND session_id = {session} AND seq > {seq} \
+         WHERE (SELECT private.require_event_access({session})) AND session_id = {session} AND seq > {seq} \
            AND ({seq} > 0 OR created_at > now() - INTERVAL '24 hours') \
          ORDER BY seq LIMIT {limit}"
     );

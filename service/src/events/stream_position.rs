@@ -52,12 +52,12 @@ pub(super) struct EventPage {
 /// The position of a stream, and what is certain about the events that follow.
 #[derive(Debug)]
 pub(super) struct StreamPosition {
-    event: EventPosition,
+    event_position: EventPosition,
     /// The history in which the position was read.
     history_id: HistoryId,
-    /// A time of which it is certain that every event that the stream must still return was written later: the start
-    /// of a stream that has no events to catch up with, or a later time at which no event followed the position.
-    /// `None` if there is no such time: some of those events may be almost a day old.
+    /// A time of which it is certain that every event that the stream could still miss was written later: the start of
+    /// a stream that has no events to catch up with or starts at the first event, or a later time at which no event
+    /// followed the position. `None` if there is no such time: some of those events may be almost a day old.
     caught_up_at: Option<Instant>,
     /// Whether there may be more events to read, even without a further notification from the poller.
     has_more: bool,
@@ -65,17 +65,17 @@ pub(super) struct StreamPosition {
 
 impl StreamPosition {
     /// Returns the position of a new stream.
-    pub(super) fn at_start(snapshot: &SessionSnapshot, event: EventPosition, now: Instant) -> Self {
-        let has_more = snapshot.newest_seq > event.seq;
+    pub(super) fn new(snapshot: &SessionSnapshot, event_position: EventPosition, now: Instant) -> Self {
+        let has_more = snapshot.newest_seq > event_position.seq;
         // A stream that starts at the first event must return the events that are still there when it reads its first
         // page, and those that are written after its start.
-        let caught_up_at = (!has_more || event.seq == 0).then_some(now);
-        Self { event, history_id: snapshot.history_id.clone(), caught_up_at, has_more }
+        let caught_up_at = (!has_more || event_position.seq == 0).then_some(now);
+        Self { event_position, history_id: snapshot.history_id.clone(), caught_up_at, has_more }
     }
 
-    /// Returns the event after which reading continues.
-    pub(super) fn event(&self) -> EventPosition {
-        self.event
+    /// Returns the position of the event after which reading continues.
+    pub(super) fn event_position(&self) -> EventPosition {
+        self.event_position
     }
 
     /// Returns the history in which the position was read.
@@ -91,7 +91,7 @@ impl StreamPosition {
     /// Returns whether there may be events to read.
     pub(super) fn must_read(&self, notification: &Notification) -> bool {
         let history_differs = notification.history_id.as_ref().is_some_and(|history_id| *history_id != self.history_id);
-        self.has_more || history_differs || notification.newest_seq > self.event.seq
+        self.has_more || history_differs || notification.newest_seq > self.event_position.seq
     }
 
     /// Records that no event followed the position at this time.
@@ -104,7 +104,7 @@ impl StreamPosition {
         self.has_more = false;
         self.caught_up_at = self.caught_up_at.max(recent.caught_up_at);
         if let Some(last) = recent.events.last() {
-            self.event = EventPosition::from_event(last);
+            self.event_position = EventPosition::from_event(last);
         }
     }
 
@@ -119,9 +119,9 @@ impl StreamPosition {
     ) -> Result<(), Error> {
         let history_changed = *page.history_id != *self.history_id;
         let server_lacks_event = history_changed
-            && self.event.seq > 0
+            && self.event_position.seq > 0
             && !page.position_event_exists
-            && !self.event.event_may_have_expired();
+            && !self.event_position.event_may_have_expired();
         let later_events_may_be_deleted = !self.was_caught_up_recently(read_at) && !page.position_event_is_recent;
         if server_lacks_event || later_events_may_be_deleted {
             return Err(Error::EventsExpired);
@@ -132,19 +132,20 @@ impl StreamPosition {
         self.has_more = page.events.len() as i64 == SUBSCRIPTION_PAGE_SIZE;
         if !self.has_more {
             self.caught_up_at = Some(read_at);
-        } else if self.event.seq == 0 {
-            // What the first page began with was still there. What follows may be as old, and must not be missed.
+        } else if self.event_position.seq == 0 {
+            // The first page began with the oldest event that still existed. The events after the page may be just as
+            // old, and the stream misses some if they are deleted before it reads them.
             self.caught_up_at = None;
         }
         match page.events.last() {
-            Some(last) => self.event = EventPosition::from_event(last),
+            Some(last) => self.event_position = EventPosition::from_event(last),
             // The events up to `newest_seq` have been deleted since the poller read them. That does not follow if
             // `newest_seq` is from another history than the page: then this history may still give lower numbers to
             // new events.
-            None if notification.newest_seq > self.event.seq
+            None if notification.newest_seq > self.event_position.seq
                 && notification.history_id.as_ref() == Some(&self.history_id) =>
             {
-                self.event = EventPosition { seq: notification.newest_seq, id_and_time: None };
+                self.event_position = EventPosition { seq: notification.newest_seq, id_and_time: None };
             }
             None => (),
         }
@@ -170,8 +171,9 @@ mod tests {
     /// the number `newest_seq`.
     fn start_after(seq: i64, newest_seq: i64, now: Instant) -> StreamPosition {
         let snapshot = SessionSnapshot { session_id: Uuid::nil(), history_id: HISTORY.into(), newest_seq };
-        let event = if seq == 0 { EventPosition::default() } else { EventPosition::from_event(&new_test_event(seq)) };
-        StreamPosition::at_start(&snapshot, event, now)
+        let event_position =
+            if seq == 0 { EventPosition::default() } else { EventPosition::from_event(&new_test_event(seq)) };
+        StreamPosition::new(&snapshot, event_position, now)
     }
 
     /// Returns a page with these events, as if the event at the position had been deleted.
@@ -195,11 +197,11 @@ mod tests {
     /// Moves the stream to the page, and returns its new `seq`, or the code of the error.
     fn advance(stream: &mut StreamPosition, page: &EventPage, read_at: Instant) -> Result<i64, &'static str> {
         let outcome = stream.advance_to_page(page, read_at, &notification_of(0, HISTORY));
-        outcome.map(|()| stream.event().seq).map_err(|error| error.code())
+        outcome.map(|()| stream.event_position().seq).map_err(|error| error.code())
     }
 
     #[test]
-    fn a_stream_that_was_idle_for_half_a_day_continues_only_after_an_event_that_still_exists() {
+    fn a_stream_that_was_idle_for_half_a_day_continues_only_if_its_last_event_still_exists() {
         let now = Instant::now();
         let [after_11_hours, after_13_hours] = [11, 13].map(|hours| now + Duration::from_secs(hours * 60 * 60));
         // 0 is the position of a stream that started before the session had an event.
@@ -219,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_with_unread_events_continues_only_after_an_event_that_still_exists() {
+    fn a_stream_with_unread_events_continues_only_if_its_last_event_still_exists() {
         let now = Instant::now();
         let mut stream = start_after(7, 200, now);
         assert_eq!(advance(&mut stream, &page_after_deleted_event([100]), now), Err("events_expired"));
@@ -242,7 +244,7 @@ mod tests {
         for (history_id, expected_seq) in [(HISTORY, 9), ("another history", 7)] {
             let mut stream = start_after(7, 7, now);
             stream.advance_to_page(&page_after_recent_event([]), now, &notification_of(9, history_id)).unwrap();
-            assert_eq!(stream.event().seq, expected_seq, "{history_id}");
+            assert_eq!(stream.event_position().seq, expected_seq, "{history_id}");
         }
     }
 

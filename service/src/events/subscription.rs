@@ -18,9 +18,9 @@ use sea_orm::sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::{
-    DATABASE_OID_SQL, Events, choose_history_id,
+    DATABASE_OID_SQL, Events, choose_history_id, event_access_error,
     hub::{Hub, SessionSnapshot, SubscriberHandle},
-    listener_status_error, poller,
+    poller,
     reader::Reader,
     stream_position::EventPosition,
 };
@@ -44,10 +44,10 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Returns the `seq` to resume after: that of the last event that the stream has returned or, before the first,
-    /// that of the event after which it started (0 if there was none). A handler of server-sent events sends it as the
-    /// id of its first message, so that a client that loses the connection before the first event resumes without a
-    /// gap.
+    /// Returns the `seq` to resume after. Once the stream has returned an event, this is the `seq` of the last one.
+    /// Before that, it is the `seq` after which the stream started (0 for the beginning). A handler of server-sent
+    /// events sends it as the id of its first message, so that a client that loses the connection before the first
+    /// event resumes without a gap.
     #[must_use]
     pub fn last_seq(&self) -> i64 {
         self.last_seq
@@ -169,8 +169,8 @@ impl Events<'_, IdentityConnection> {
     /// - any other error that a further attempt would not avoid.
     ///
     /// Who may: the Seer, players (even after leaving) and the service. Three round trips, and four more for each
-    /// page of events that the stream must read itself. (The `Sparc` handle reads recent events once, for all its
-    /// streams.) Writes no event.
+    /// page of events that the stream must read itself. No event. The `Sparc` handle reads recent events once, for all
+    /// its streams.
     ///
     /// # Errors
     ///
@@ -206,7 +206,7 @@ impl Events<'_, IdentityConnection> {
     /// later. If `subscribe` would refuse one of them, the error is that session's first and last item.
     ///
     /// Who may: a user and the service, for each session as in `subscribe`. Three round trips for any number of
-    /// sessions, and four more for each page of events that a stream must read itself. Writes no event.
+    /// sessions, and four more for each page of events that a stream must read itself. No event.
     ///
     /// # Errors
     ///
@@ -286,7 +286,7 @@ struct StartPoint {
 /// event.
 struct StartRow {
     session_id: Uuid,
-    /// The result of `private.my_listener_status`.
+    /// The result of `private.my_event_access`.
     status: String,
     /// The result of `private.event_history_id`, and then, once [`read_start_rows`] has returned, the identifier of the
     /// history of events (see `super::choose_history_id`). In another history, the same `seq` may belong to another
@@ -302,9 +302,9 @@ struct StartRow {
 
 impl StartRow {
     /// Returns where a subscription starts: after the event whose `seq` is `after_seq`, or from now on. Returns an
-    /// error if the caller may not listen to the session, or if that event is no longer kept.
+    /// error if the caller may not read the session's events, or if that event is no longer kept.
     fn into_start_point(self, after_seq: Option<i64>) -> Result<StartPoint, Error> {
-        if let Some(error) = listener_status_error(&self.status) {
+        if let Some(error) = event_access_error(&self.status) {
             return Err(error);
         }
         let to_id_and_time = |id: Option<Uuid>, at: Option<DateTime<FixedOffset>>| Some((id?, at?.with_timezone(&Utc)));
@@ -331,7 +331,7 @@ async fn read_start_rows(tx: &OperationTransaction, sessions: &[(Uuid, Option<i6
     let mut binds = Binds::default();
     let (session_ids, after_seqs) = (binds.bind(session_ids), binds.bind(after_seqs));
     let sql = format!(
-        "SELECT watched.session_id, private.my_listener_status(watched.session_id) AS status, \
+        "SELECT watched.session_id, private.my_event_access(watched.session_id) AS status, \
            private.event_history_id() AS history_id, {DATABASE_OID_SQL} AS database_oid, \
            newest.seq AS newest_seq, newest.id AS newest_id, newest.created_at AS newest_at, \
            after_event.id AS after_id, after_event.created_at AS after_at \

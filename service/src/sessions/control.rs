@@ -199,7 +199,7 @@ impl<C: Caller> Sessions<'_, C> {
     pub async fn replace_code(self, id: Uuid) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.replace_code", session = id, |tx| {
             // The database function is SECURITY DEFINER, because users may not write the column `code`.
-            let sql = "SELECT * FROM private.renew_session_code($1)";
+            let sql = "SELECT * FROM private.replace_session_code($1)";
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [id.into()]);
             match sessions::Model::find_by_statement(statement).one(tx).await? {
                 Some(session) => Ok(session),
@@ -242,7 +242,7 @@ async fn activate(
 
 /// Finds a session after an update of it changed no row. Returns an error unless the caller is its Seer or the service.
 /// (Visitors do not reach this function: they have no privilege to update a session or to call
-/// `private.renew_session_code`.)
+/// `private.replace_session_code`.)
 async fn find_as_seer(tx: &OperationTransaction, id: Uuid) -> Result<sessions::Model, Error> {
     let session = find_session(tx, id).await?;
     if tx.caller_identity().user_id().is_none_or(|caller_id| caller_id == session.seer_id) {

@@ -217,7 +217,7 @@ const ORDER_BY: &str = "ORDER BY scheduled_start NULLS LAST, created_at DESC, id
 
 /// The condition on sessions with a scheduled start. The lobby omits those whose start is more than six hours ago
 /// (`docs/decisions.md`, "Sessions").
-const IS_SCHEDULED_AND_NOT_OVERDUE: &str = "session.scheduled_start >= now() - INTERVAL '6 hours'";
+const IS_AT_MOST_SIX_HOURS_LATE: &str = "session.scheduled_start >= now() - INTERVAL '6 hours'";
 
 /// Returns the SQL of the table or subquery from which the sessions are selected, and the WHERE clause with the filters
 /// that indexes support.
@@ -283,9 +283,7 @@ fn page_query(filter: &LobbyFilter, after: Option<&ListPosition>) -> PageQuery {
     let and_unscheduled = " AND session.scheduled_start IS NULL";
     // Returns the SQL that selects the first sessions of the list, or the first after the cursor, up to a limit.
     let first_sessions_sql: Box<dyn Fn(usize) -> String> = match after {
-        None => {
-            Box::new(|limit| ranges_sql(&[&format!(" AND {IS_SCHEDULED_AND_NOT_OVERDUE}"), and_unscheduled], limit))
-        }
+        None => Box::new(|limit| ranges_sql(&[&format!(" AND {IS_AT_MOST_SIX_HOURS_LATE}"), and_unscheduled], limit)),
         Some(ListPosition { start, created, id }) => {
             let (created, id) = (binds.bind(*created), binds.bind(*id));
             // The condition on the sessions after the cursor, among those with the same start. Its part in parentheses
@@ -299,10 +297,10 @@ fn page_query(filter: &LobbyFilter, after: Option<&ListPosition>) -> PageQuery {
                 Some(start) => {
                     let start = binds.bind(*start);
                     let and_same_start = format!(
-                        " AND {IS_SCHEDULED_AND_NOT_OVERDUE} AND session.scheduled_start = {start} AND {follows_cursor}"
+                        " AND {IS_AT_MOST_SIX_HOURS_LATE} AND session.scheduled_start = {start} AND {follows_cursor}"
                     );
                     let and_later_start =
-                        format!(" AND {IS_SCHEDULED_AND_NOT_OVERDUE} AND session.scheduled_start > {start}");
+                        format!(" AND {IS_AT_MOST_SIX_HOURS_LATE} AND session.scheduled_start > {start}");
                     Box::new(move |limit| ranges_sql(&[&and_same_start, &and_later_start, and_unscheduled], limit))
                 }
             }

@@ -28,7 +28,7 @@ pub struct MySession {
     pub code: String,
     /// Status.
     pub status: SessionStatus,
-    /// Account of the Seer.
+    /// Id of the Seer's account.
     pub seer_id: Uuid,
     /// Display name of the Seer.
     pub seer_name: String,
@@ -193,7 +193,7 @@ impl<C: Caller> Sessions<'_, C> {
     ) -> Result<Page<archived_dice_rolls::Model>, Error> {
         let list = ListId::new("sessions.archived_rolls", &id);
         let after = list.decode_cursor::<(DateTimeWithTimeZone, Uuid)>(after)?;
-        let page_size = size.row_count();
+        let page_size = size.as_usize();
         operation!(self.caller, reads "sessions.archived_rolls", session = id, |tx| {
             let mut query = archived_dice_rolls::Entity::find()
                 .filter(archived_dice_rolls::Column::SessionId.eq(id))
@@ -220,8 +220,8 @@ fn after_condition(binds: &mut Binds, column: &str, after: Option<(DateTime<Utc>
         None => String::new(),
         Some((time, id)) => {
             let (time, id) = (binds.bind(time), binds.bind(id));
-            // Earlier rows, and rows of the same time with a higher id. Only the condition with `<=` limits the index
-            // scan.
+            // Rows with an earlier time, and rows of the same time with a higher id. Only the condition with `<=`
+            // limits the index scan.
             format!("AND session.{column} <= {time} AND (session.{column} < {time} OR session.id > {id})")
         }
     }

@@ -94,7 +94,7 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Returns the caller to a seat that they gave up, with the same character or another.
+    /// Puts the caller back into a seat that they gave up, with the same character or another.
     ///
     /// Who may: a player who left, until the session ends, if it has a free seat. Three round trips. Event
     /// `player_joined`.
@@ -144,8 +144,8 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::SessionFull`], [`Error::SessionOver`], [`Error::CharacterNotYours`] if it is not the player's,
     /// [`Error::CharacterRetired`], [`Error::SeatLimitReached`], [`Error::NotFound`] for the session or the character,
-    /// [`Error::SessionStarted`] if the session has started and the player either is seated with another character, or
-    /// is the caller and never had a seat in it; [`Error::PlayerRemoved`] if the player is the caller,
+    /// [`Error::SessionStarted`] if, after the start, the player is seated with another character, or users who never
+    /// had a seat in the session seat themselves; [`Error::PlayerRemoved`] if the player is the caller,
     /// [`Error::NotYourChoice`] if the caller is another user who can see the session, [`Error::NotAllowed`] if the
     /// caller cannot see it, [`Error::NotSignedIn`], [`Error::AccountClosed`] if the player's account is closed.
     pub async fn seat_player(
@@ -171,13 +171,14 @@ impl<C: Caller> Sessions<'_, C> {
 
     /// Removes a player from a session; the player cannot rejoin until [`readmit`](Self::readmit). Idempotent.
     ///
-    /// Who may: the Seer and the service; players may remove themselves, which is the same as leaving. Three round
+    /// Who may: the Seer and the service; players may remove themselves, which is leaving. Three round
     /// trips. Event `player_left`.
     ///
     /// # Errors
     ///
-    /// [`Error::SessionOver`], [`Error::NotSessionSeer`], [`Error::NotFound`] if there is no such seat or the caller
-    /// cannot see the session; [`Error::NotSignedIn`].
+    /// [`Error::SessionOver`], [`Error::NotSessionSeer`], [`Error::PlayerRemoved`] if the caller is the player and was
+    /// removed before; [`Error::NotFound`] if there is no such seat or the caller cannot see the session;
+    /// [`Error::NotSignedIn`].
     pub async fn remove_player(self, id: Uuid, player_id: Uuid) -> Result<session_players::Model, Error> {
         operation!(self.caller, "sessions.remove_player", session = id, player = player_id, |tx| {
             let row = session_players::ActiveModel {

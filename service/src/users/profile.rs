@@ -5,9 +5,9 @@ use sea_orm::{DerivePartialModel, prelude::DateTimeWithTimeZone};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// The public columns of an account: `users` without the e-mail address and the columns that only the database itself
-/// uses: `account_id`, `closed_at`, and the counters with which it enforces limits, such as `live_seats`
-/// (`docs/decisions.md`, "Privacy and server-owned columns").
+/// The columns of `users` that everybody may read. Not among them are the e-mail address, `account_id`, `closed_at`,
+/// and the counters with which the database enforces limits, such as `live_seats` (`docs/decisions.md`, "Privacy and
+/// server-owned columns").
 ///
 /// Users have no privilege to read the other columns, so `users::Entity::find()`, which selects all columns, fails for
 /// them. Use this partial model instead: `users::Entity::find().into_partial_model::<Profile>()`.
@@ -26,7 +26,7 @@ pub struct Profile {
     pub bio: Option<String>,
     /// Whether the account has the verification badge.
     pub is_verified: bool,
-    /// Number of completed sessions in which the user had a seat. A session without a player besides the Seer does not
+    /// Number of completed sessions in which the user had a seat. A session in which only the Seer had a seat does not
     /// count.
     pub games_played: i32,
     /// Number of completed sessions that the user ran. A session without a player besides the Seer does not count.

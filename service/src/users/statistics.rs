@@ -64,8 +64,8 @@ impl<C: Caller> Users<'_, C> {
     /// # Errors
     ///
     /// [`Error::NotSignedIn`].
-    pub async fn statistics(self) -> Result<UserStatistics, Error> {
-        operation!(self.caller, reads "users.statistics", |tx| {
+    pub async fn my_statistics(self) -> Result<UserStatistics, Error> {
+        operation!(self.caller, reads "users.my_statistics", |tx| {
             let statement =
                 Statement::from_sql_and_values(DbBackend::Postgres, SELECT_STATISTICS, [tx.user_id()?.into()]);
             // The transaction began with a check that the account exists. So the profile is missing only if the account

@@ -84,6 +84,9 @@ fn add_json_schema(folder: &Path) -> Result<(), Box<dyn Error>> {
         let Some(table) = file.file_stem().and_then(|name| name.to_str()) else { continue };
         let table_attribute = format!("#[sea_orm(schema_name = \"public\", table_name = \"{table}\")]\n");
         let generated = fs::read_to_string(&file)?;
+        if generated.contains("pub struct Model") && !generated.contains(&table_attribute) {
+            return Err(format!("{} does not have the attribute {table_attribute}", file.display()).into());
+        }
         let json_schema_attribute = format!(
             "#[sea_orm(model_attrs(cfg_attr(\n    feature = \"schema\",\n    derive(schemars::JsonSchema),\n    \
              schemars(rename = \"{table}\")\n)))]\n"
@@ -120,7 +123,7 @@ async fn add_documentation(folder: &Path, url: &str) -> Result<(), Box<dyn Error
             return Err(format!("{table}.{column} has a comment, but no field was generated for it").into());
         };
         // The documentation of a field goes before the field's attributes. (That of a table goes directly before `pub
-        // struct`, because the last attribute there, from `add_json_schema`, ends with a line that has no `#[`.)
+        // struct`: the line above is `)))]`, the end of the attribute from `add_json_schema`.)
         while index > 0 && lines[index - 1].trim_start().starts_with("#[") {
             index -= 1;
         }

@@ -37,7 +37,7 @@ async fn partial_manifest_after_migration(is_supabase_project: bool) -> Result<S
     let database = server.create_unmigrated().await?;
     let db = database.connect(1).await?;
     // `Migrator::up` is not used, because it fails if the result differs from the committed manifest.
-    db.execute_unprepared(&migration::sql()).await?;
+    db.execute_unprepared(&migration::install_script()).await?;
     let partial_manifest = migration::partial_manifest_of(&db).await?;
     db.close().await?;
     Ok(partial_manifest)

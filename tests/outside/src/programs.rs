@@ -15,9 +15,9 @@ use sparc::service::{
     users::{Badge, ProfileChanges},
 };
 
-use crate::{DemoGame, sign_up};
+use crate::{PlayedGame, sign_up};
 
-pub async fn run_all(game: &DemoGame) -> Result<(), Error> {
+pub async fn run_all(game: &PlayedGame) -> Result<(), Error> {
     gateway(game).await?;
     lobby_page(game).await?;
     discord_bot(game).await?;
@@ -32,7 +32,7 @@ pub async fn run_all(game: &DemoGame) -> Result<(), Error> {
 
 /// A game server's WebSocket: a client sends an event and rolls dice, and then reads the events that were added
 /// meanwhile.
-async fn gateway(DemoGame { ada, session, hero, .. }: &DemoGame) -> Result<(), Error> {
+async fn gateway(PlayedGame { ada, session, hero, .. }: &PlayedGame) -> Result<(), Error> {
     let details = ada.sessions().details(*session).await?;
     let mut last_seq = ada.events().newest_seq(*session).await?;
     let new_wave = NewEvent { session_id: *session, kind: "wave".into(), ..Default::default() };
@@ -47,7 +47,7 @@ async fn gateway(DemoGame { ada, session, hero, .. }: &DemoGame) -> Result<(), E
 }
 
 /// A page for visitors who look for a session.
-async fn lobby_page(DemoGame { sparc, seer, adventure, .. }: &DemoGame) -> Result<(), Error> {
+async fn lobby_page(PlayedGame { sparc, seer, adventure, .. }: &PlayedGame) -> Result<(), Error> {
     let new_session = NewSession { adventure_id: *adventure, visibility: Visibility::Public, ..Default::default() };
     seer.sessions().create(new_session).await?;
     let filter = LobbyFilter { min_free_seats: Some(2), search: Some("ford".into()), ..Default::default() };
@@ -56,9 +56,9 @@ async fn lobby_page(DemoGame { sparc, seer, adventure, .. }: &DemoGame) -> Resul
     Ok(())
 }
 
-/// A bot on a chat server: it looks up a session by code, and shows the session's last roll, how many sessions of its
-/// Seer can be joined, and how many users have the Seer's name.
-async fn discord_bot(DemoGame { sparc, ada, seer, code, session, .. }: &DemoGame) -> Result<(), Error> {
+/// A bot on a chat server: it looks up a session by code, and shows the session's last roll, how many sessions of
+/// that session's Seer can be joined, and how many users have the Seer's name.
+async fn discord_bot(PlayedGame { sparc, ada, seer, code, session, .. }: &PlayedGame) -> Result<(), Error> {
     let summary = ada.sessions().by_code(code).await?;
     let filter = LobbyFilter { seer_id: seer.user_id(), ..Default::default() };
     let joinable_count = sparc.as_anon().sessions().lobby(&filter, None).await?.items.len();
@@ -75,7 +75,7 @@ async fn discord_bot(DemoGame { sparc, ada, seer, code, session, .. }: &DemoGame
 
 /// A support desk: it finds a user by e-mail address, reads seats and past sessions as that user, verifies the profile,
 /// awards experience, and closes the account of an abusive user.
-async fn support_desk(DemoGame { sparc, ada, hero, .. }: &DemoGame) -> Result<(), Error> {
+async fn support_desk(PlayedGame { sparc, ada, hero, .. }: &PlayedGame) -> Result<(), Error> {
     let service = sparc.as_service();
     let address = ada.users().my_email().await?;
     let profile = service.users().by_email(&address).await?;
@@ -92,7 +92,7 @@ async fn support_desk(DemoGame { sparc, ada, hero, .. }: &DemoGame) -> Result<()
 }
 
 /// A character's page: equipment, sheet and statistics.
-async fn character_page(DemoGame { ada, hero, .. }: &DemoGame) -> Result<(), Error> {
+async fn character_page(PlayedGame { ada, hero, .. }: &PlayedGame) -> Result<(), Error> {
     ada.characters().set_equipment(*hero, &[Item { name: "rope".into(), ..Default::default() }]).await?;
     let sheet = ada.characters().get(*hero).await?;
     let statistics = ada.dice().statistics(RollScope::Character(*hero)).await?;
@@ -102,7 +102,7 @@ async fn character_page(DemoGame { ada, hero, .. }: &DemoGame) -> Result<(), Err
 }
 
 /// The Seer's screen: an encounter, with initiative, damage, the game state and the heroic saves that remain.
-async fn seers_screen(DemoGame { seer, session, adventure, hero, .. }: &DemoGame) -> Result<(), Error> {
+async fn seers_screen(PlayedGame { seer, session, adventure, hero, .. }: &PlayedGame) -> Result<(), Error> {
     let wolf = seer.creatures().add(*adventure, NewCreature { name: "Wolf".into(), ..Default::default() }).await?.id;
     seer.sessions().set_encounter(*session, Some("wolves")).await?;
     let initiative = NewInitiative { id: None, session_id: *session, creature_ids: vec![wolf] };
@@ -120,7 +120,7 @@ async fn seers_screen(DemoGame { seer, session, adventure, hero, .. }: &DemoGame
 }
 
 /// The editor of adventures: it unpublishes an adventure, edits and validates it, and publishes it again.
-async fn adventure_editor(DemoGame { seer, adventure, .. }: &DemoGame) -> Result<(), Error> {
+async fn adventure_editor(PlayedGame { seer, adventure, .. }: &PlayedGame) -> Result<(), Error> {
     seer.adventures().unpublish(*adventure).await?;
     let changes = AdventureChanges { estimated_duration: Some(120), ..Default::default() };
     seer.adventures().edit(*adventure, changes).await?;
@@ -138,7 +138,7 @@ async fn adventure_editor(DemoGame { seer, adventure, .. }: &DemoGame) -> Result
 }
 
 /// The catalogue: the best rated adventures that suit three players and take at most three hours.
-async fn catalogue_page(DemoGame { sparc, adventure, .. }: &DemoGame) -> Result<(), Error> {
+async fn catalogue_page(PlayedGame { sparc, adventure, .. }: &PlayedGame) -> Result<(), Error> {
     sparc.as_service().adventures().set_average_rating(*adventure, Some("4.5".parse().unwrap_or_default())).await?;
     let filter = CatalogueFilter { player_count: Some(3), max_minutes: Some(180), ..Default::default() };
     let page = sparc.as_anon().adventures().catalogue(&filter, CatalogueOrder::BestRated, None).await?;
@@ -147,10 +147,10 @@ async fn catalogue_page(DemoGame { sparc, adventure, .. }: &DemoGame) -> Result<
 }
 
 /// A new user's first evening: the tutorial, a profile and a character.
-async fn first_evening(DemoGame { sparc, .. }: &DemoGame) -> Result<(), Error> {
+async fn first_evening(PlayedGame { sparc, .. }: &PlayedGame) -> Result<(), Error> {
     let eve = sign_up(sparc, "Eve").await?;
     eve.tutorial().begin(TutorialPath::Player).await?;
-    let progress = eve.tutorial().advance(Step::Welcome).await?;
+    let progress = eve.tutorial().complete_step(Step::Welcome).await?;
     let changes = ProfileChanges { bio: Some(Some("New here".into())), ..Default::default() };
     eve.users().edit(changes).await?;
     let hero = eve.characters().create(NewCharacter { name: "Nim".into(), ..Default::default() }).await?;
@@ -159,7 +159,7 @@ async fn first_evening(DemoGame { sparc, .. }: &DemoGame) -> Result<(), Error> {
 }
 
 /// The nightly maintenance job.
-async fn nightly_job(DemoGame { sparc, .. }: &DemoGame) -> Result<(), Error> {
+async fn nightly_job(PlayedGame { sparc, .. }: &PlayedGame) -> Result<(), Error> {
     let service = sparc.as_service();
     let event_report = service.maintenance().delete_old_events(JobOptions::default(), |_| ()).await?;
     let session_report = service.maintenance().archive_sessions(JobOptions::default(), |_| ()).await?;

@@ -2,9 +2,9 @@
 
 use sparc::service::{Error, Transaction};
 
-use super::{Health, OpenTransaction, Task, outcome_code, poll_with_extra_polls};
+use super::{Health, OpenTransaction, Task, outcome_code, poll_then_drop};
 
-/// Returns when the call that is about to be made will be dropped, for the log.
+/// Describes, for the log, whether the next call is to be dropped and after how many polls.
 fn describe_drop(extra_polls: Option<u32>) -> String {
     match extra_polls {
         Some(count) => format!("to be dropped if pending after {count} extra polls"),
@@ -31,7 +31,7 @@ impl Task {
         self.log.push(format!("commit on {index} of {held_count}, {}", describe_drop(extra_polls)));
         let (tx, removed) = self.remove(index);
         let outcome = match extra_polls {
-            Some(extra_polls) => poll_with_extra_polls(extra_polls, tx.commit()).await,
+            Some(extra_polls) => poll_then_drop(extra_polls, tx.commit()).await,
             None => Some(tx.commit().await),
         };
         let Some(outcome) = outcome else {
@@ -86,7 +86,7 @@ impl Task {
         self.log.push(format!("rollback on {index}, {}", describe_drop(extra_polls)));
         let (tx, _) = self.remove(index);
         let outcome = match extra_polls {
-            Some(extra_polls) => poll_with_extra_polls(extra_polls, tx.rollback()).await,
+            Some(extra_polls) => poll_then_drop(extra_polls, tx.rollback()).await,
             None => Some(tx.rollback().await),
         };
         let Some(outcome) = outcome else {

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 /// Polls the future once, and then at most `extra_polls` more times. If it is still pending, drops it and returns
 /// `None`. (A future that is passed by reference is not dropped.)
-pub async fn poll_with_extra_polls<T>(extra_polls: u32, future: impl Future<Output = T>) -> Option<T> {
+pub async fn poll_then_drop<T>(extra_polls: u32, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     let mut polls_left = extra_polls;
     poll_fn(|context| match future.as_mut().poll(context) {

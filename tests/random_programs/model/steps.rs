@@ -7,7 +7,7 @@ use sparc::service::{Error, Operations};
 use super::{
     Health, HeldTransaction, Keys, OpenTransaction, Task,
     notes::{InsertMethod, assert_caller, insert, raw_statement},
-    outcome_code, poll_with_extra_polls,
+    outcome_code, poll_then_drop,
 };
 
 impl Task {
@@ -127,7 +127,7 @@ impl Task {
         let id = self.next_id() as u64;
         let extra_polls = self.rng.bool().then(|| self.rng.u32(0..4));
         let outcome = match extra_polls {
-            Some(extra_polls) => poll_with_extra_polls(extra_polls, self.held_transactions[index].tx.begin()).await,
+            Some(extra_polls) => poll_then_drop(extra_polls, self.held_transactions[index].tx.begin()).await,
             None => Some(self.held_transactions[index].tx.begin().await),
         };
         let Some(outcome) = outcome else {
@@ -153,16 +153,13 @@ impl Task {
         let (key, extra_polls) = (self.next_id(), self.rng.u32(0..5));
         let kind = self.rng.u8(0..3);
         let outcome = match kind {
-            0 => poll_with_extra_polls(extra_polls, self.insert(index, key, InsertMethod::RawSql)).await,
-            1 => poll_with_extra_polls(extra_polls, self.insert(index, key, InsertMethod::QueryBuilder)).await,
+            0 => poll_then_drop(extra_polls, self.insert(index, key, InsertMethod::RawSql)).await,
+            1 => poll_then_drop(extra_polls, self.insert(index, key, InsertMethod::QueryBuilder)).await,
             _ => {
                 let draft_adventure = self.draft_adventure;
-                poll_with_extra_polls(
-                    extra_polls,
-                    self.held_transactions[index].tx.adventures().validate(draft_adventure),
-                )
-                .await
-                .map(|outcome| outcome.map(drop))
+                poll_then_drop(extra_polls, self.held_transactions[index].tx.adventures().validate(draft_adventure))
+                    .await
+                    .map(|outcome| outcome.map(drop))
             }
         };
         match outcome {
@@ -236,7 +233,7 @@ impl Task {
         let droppable_write = async {
             match extra_polls {
                 Some(extra_polls) => {
-                    poll_with_extra_polls(extra_polls, insert(tx, droppable_key, InsertMethod::RawSql, user)).await
+                    poll_then_drop(extra_polls, insert(tx, droppable_key, InsertMethod::RawSql, user)).await
                 }
                 None => Some(insert(tx, droppable_key, InsertMethod::RawSql, user).await),
             }
@@ -294,7 +291,7 @@ impl Task {
         // The other tasks may hold all connections, so the call is dropped if it has to wait for long.
         let call =
             tokio::time::timeout(std::time::Duration::from_millis(200), self.connection.query_one_raw(statement));
-        match poll_with_extra_polls(extra_polls, call).await {
+        match poll_then_drop(extra_polls, call).await {
             Some(Ok(outcome)) => {
                 assert_caller(&outcome.unwrap().unwrap(), self.user_id());
                 self.committed_keys.insert(key);

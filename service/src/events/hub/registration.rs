@@ -40,15 +40,15 @@ impl Registration {
         self.handle.clone()
     }
 
-    /// Returns the newest notification, and marks it as seen. `Err` if the subscription has ended: with the error that
-    /// ended it, or without one if the subscriber was removed.
-    pub(crate) fn take_notification(&mut self) -> Result<Notification, Option<Error>> {
-        self.take_notification_with(|| ())
+    /// Returns the newest notification, even if it was seen before, and marks it as seen. `Err` if the subscription has
+    /// ended: with the error that ended it, or without one if the subscriber was removed.
+    pub(crate) fn newest_notification(&mut self) -> Result<Notification, Option<Error>> {
+        self.newest_notification_with(|| ())
     }
 
-    /// As [`take_notification`](Self::take_notification). `between` runs between its two steps: in a test, it ends the
-    /// subscription.
-    pub(super) fn take_notification_with(&mut self, between: impl FnOnce()) -> Result<Notification, Option<Error>> {
+    /// As [`newest_notification`](Self::newest_notification). `between` runs between its two steps: in a test, it ends
+    /// the subscription.
+    pub(super) fn newest_notification_with(&mut self, between: impl FnOnce()) -> Result<Notification, Option<Error>> {
         // The hub sends the error and then drops the sender. If the sender has been dropped before the notification is
         // read, that notification is the last one. The other way round, the error could come after the notification.
         let has_ended = self.notifications.has_changed().is_err();

@@ -40,7 +40,7 @@ fn a_subscription_ends_if_its_poller_is_dropped_as_soon_as_it_is_spawned() {
     // In a thread of its own, so that a deadlock fails the test.
     std::thread::spawn(move || {
         let mut registration = subscribe(&Arc::default(), drop);
-        let _ = sender.send(registration.take_notification().map(|_| ()));
+        let _ = sender.send(registration.newest_notification().map(|_| ()));
     });
     let outcome = receiver.recv_timeout(Duration::from_secs(10)).expect("`register` must return");
     assert_eq!(outcome.unwrap_err().map(|error| error.code()), Some("misconfigured"));
@@ -51,15 +51,15 @@ fn recent_events_come_with_a_log_position_by_which_all_of_them_had_been_written(
     let hub = Arc::new(Hub::default());
     let mut registration = subscribe(&hub, std::mem::forget);
     publish_event(&hub, 1, true, "1-0/10");
-    let first_position = registration.take_notification().unwrap().log_position;
+    let first_position = registration.newest_notification().unwrap().log_position;
     assert_eq!(recent_seqs_and_position(&registration), (vec![1], first_position));
-    // Published after the subscriber has taken its notification, and before it takes the events.
+    // Published after the subscriber has read its notification, and before it takes the events.
     publish_event(&hub, 2, true, "1-0/20");
     assert_eq!(recent_seqs_and_position(&registration), (vec![1, 2], "1-0/20".parse().ok()));
 }
 
 #[test]
-fn recent_events_are_known_to_be_the_newest_only_if_the_poll_has_reached_the_end_of_the_session() {
+fn recent_events_are_known_to_be_the_newest_only_if_the_poll_has_read_all_new_events() {
     let hub = Arc::new(Hub::default());
     let registration = subscribe(&hub, std::mem::forget);
     for (seq, reached_end) in [(1, false), (2, true), (3, false)] {
@@ -70,10 +70,10 @@ fn recent_events_are_known_to_be_the_newest_only_if_the_poll_has_reached_the_end
 }
 
 #[test]
-fn the_error_that_ends_a_subscription_is_returned_even_if_it_ends_while_a_notification_is_taken() {
+fn the_error_that_ends_a_subscription_is_returned_even_if_it_ends_while_a_notification_is_read() {
     let hub = Arc::new(Hub::default());
     let mut registration = subscribe(&hub, std::mem::forget);
-    let outcome = registration.take_notification_with(|| hub.end_all(&Error::EventsExpired));
+    let outcome = registration.newest_notification_with(|| hub.end_all(&Error::EventsExpired));
     assert_eq!(outcome.unwrap_err().map(|error| error.code()), Some("events_expired"));
 }
 
@@ -82,5 +82,5 @@ fn a_subscription_that_is_removed_ends_without_an_error() {
     let hub = Arc::new(Hub::default());
     let mut registration = subscribe(&hub, std::mem::forget);
     registration.handle().remove();
-    assert!(registration.take_notification().unwrap_err().is_none());
+    assert!(registration.newest_notification().unwrap_err().is_none());
 }

@@ -2,7 +2,8 @@
 
 /// Parts of the names of the tests that this program never runs: those whose outcome does not depend on the schema's
 /// rules (tests of the test server, the documentation, the migrations and so on), and those that make random calls
-/// (`model::`, `random_programs::`, `soak::`, and some of `faults::` and `standby::`).
+/// (`model::`, `random_programs::`, `soak::`, and some of `faults::` and `standby::`). `plpgsql_check` would find
+/// fault with the text of a mutant itself.
 pub const SKIPPED_TESTS: &[&str] = &[
     "testdb_server::",
     "migrations::",
@@ -19,11 +20,12 @@ pub const SKIPPED_TESTS: &[&str] = &[
     "plpgsql_check",
 ];
 
-/// Why the tests do not need a lock that is taken in the order of the rows' ids before an UPDATE.
+/// Why no test fails without a lock that is taken in the order of the rows' ids before an UPDATE.
 const ROWS_ARE_UPDATED_IN_ORDER: &str = "without this lock, the UPDATE that follows locks the rows in the same order, \
     because of the plan that PostgreSQL chooses today; it may choose another";
 
-/// The kind and name of each *equivalent* mutant, which no test can detect, with the reason. (In the reasons, a *live*
+/// The kind and name of each mutant that the tests do not detect, because another rule covers it or because of today's
+/// query plans, with the reason. (In the reasons, a *live*
 /// session is one that has not ended, and a live seat is a seat that is held in such a session.)
 pub const EQUIVALENT_MUTANTS: &[(&str, &str, &str)] = &[
     (

@@ -96,7 +96,7 @@ fn run_tests_on_mutants(
         })
         .collect();
     let killers = Mutex::new(known_killers.clone());
-    // The mutants on which the tests could not be run, neither now nor in a second attempt.
+    // The mutants whose last attempt failed because the tests could not be run.
     let untested = Mutex::new(BTreeSet::new());
     let mut unkilled: Vec<&Mutant> = selected_mutants.clone();
     for tests in [Tests::Likely, Tests::All] {

@@ -7,7 +7,7 @@
 -- lacks, on a whole table or on a function), and three kinds of parts of functions: `raise`, `call` and `lock`.
 WITH our_tables AS (
   -- `sparc_migrations` and `sparc_record`, in which the migration program records what it has done, are left out.
-  -- `name` includes the schema (as in `private.requests`) unless the schema is in the search path.
+  -- `name` includes the schema (as in `private.request_digests`) unless the schema is in the search path.
   SELECT pg_class.oid, oid::regclass::text AS name, relnamespace = 'public'::regnamespace AS is_public
   FROM pg_catalog.pg_class
   WHERE relnamespace IN ('public'::regnamespace, 'private'::regnamespace) AND relkind = 'r'

@@ -18,17 +18,18 @@ use uuid::Uuid;
 
 use super::{Demo, Player, ignore_refusal, setup};
 
-/// How long a player of the demo stays in a visitor's session, counted from its creation. Many visitors leave without
-/// ending their session.
-const MAX_VISIT: TimeDelta = TimeDelta::hours(2);
+/// The age of a visitor's session at which the players of the demo leave it. Many visitors leave without ending their
+/// session.
+const MAX_SESSION_AGE: TimeDelta = TimeDelta::hours(2);
 
-/// The number of visitors' sessions in which a player of the demo plays at a time. An account may have twenty seats: up
-/// to three are in the demo's sessions in the lobby, and one stays free for the session that the demo plays.
-const MAX_VISITS: usize = 16;
+/// The maximum number of visitors' sessions in which a player of the demo plays at a time. An account may have twenty
+/// seats: up to three are in the demo's sessions in the lobby, and one stays free for the session that the demo plays.
+const MAX_JOINED_SESSIONS: usize = 16;
 
 impl Demo {
     /// A player joins every session of a visitor on the first page of the lobby, unless refused, rolls once in each of
-    /// its scenes, and leaves it after [`MAX_VISIT`]. `delay` is the time before each of these actions.
+    /// its scenes, and leaves it when it is older than [`MAX_SESSION_AGE`]. `delay` is the time before each of these
+    /// actions.
     pub(super) async fn join_sessions_of_visitors(&self, player_key: &str, delay: Duration) -> Result<(), Error> {
         let player = &self.party[player_key];
         // The set ends its tasks when it is dropped, so that none goes on when the demo restarts.
@@ -36,13 +37,13 @@ impl Demo {
         let mut tasks_by_session = HashMap::<Uuid, AbortHandle>::new();
         loop {
             sleep(delay).await;
-            let mut session_ids = self.end_long_visits(player).await?;
+            let mut session_ids = self.leave_old_visitors_sessions(player).await?;
             for session in self.sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await?.items {
-                if self.is_visit(session.seer_id, session.id)
-                    && is_visit_short(session.created_at)
+                if self.is_visitors_session(session.seer_id, session.id)
+                    && is_recent(session.created_at)
                     && !session_ids.contains(&session.id)
-                    && session_ids.len() < MAX_VISITS
-                    // Refused, for example because the session has started, is full, or has ended.
+                    && session_ids.len() < MAX_JOINED_SESSIONS
+                    // The player may be refused, for example because the session has started, is full, or has ended.
                     && ignore_refusal(player.user.sessions().join_by_id(session.id, player.hero_id).await)?.is_some()
                 {
                     session_ids.push(session.id);
@@ -60,16 +61,16 @@ impl Demo {
         }
     }
 
-    /// A player leaves the visitors' sessions that are older than [`MAX_VISIT`], and the oldest of more than
-    /// [`MAX_VISITS`]. Returns the ids of the others in which the player has a seat.
-    pub(super) async fn end_long_visits(&self, player: &Player) -> Result<Vec<Uuid>, Error> {
+    /// A player leaves the visitors' sessions that are older than [`MAX_SESSION_AGE`], and the oldest of more than
+    /// [`MAX_JOINED_SESSIONS`]. Returns the ids of the others in which the player has a seat.
+    pub(super) async fn leave_old_visitors_sessions(&self, player: &Player) -> Result<Vec<Uuid>, Error> {
         let mut session_ids = Vec::new();
         // The newest sessions come first.
         for session in player.user.sessions().my_live(None).await?.items {
-            if !self.is_visit(session.seer_id, session.id) {
+            if !self.is_visitors_session(session.seer_id, session.id) {
                 continue;
             }
-            if is_visit_short(session.created_at) && session_ids.len() < MAX_VISITS {
+            if is_recent(session.created_at) && session_ids.len() < MAX_JOINED_SESSIONS {
                 session_ids.push(session.id);
             } else {
                 ignore_refusal(player.user.sessions().leave(session.id).await)?;
@@ -79,14 +80,14 @@ impl Demo {
     }
 
     /// Returns whether a session is a visitor's, and not one that the demo itself has created.
-    fn is_visit(&self, seer_id: Uuid, session_id: Uuid) -> bool {
+    fn is_visitors_session(&self, seer_id: Uuid, session_id: Uuid) -> bool {
         Some(seer_id) != self.seer.user_id() && !setup::lobby_session_ids().contains(&session_id)
     }
 }
 
-/// Returns whether a player of the demo may stay in a session that was created at that time.
-fn is_visit_short(created_at: DateTime<FixedOffset>) -> bool {
-    Utc::now() - created_at.to_utc() < MAX_VISIT
+/// Returns whether a session that was created at that time is younger than [`MAX_SESSION_AGE`].
+fn is_recent(created_at: DateTime<FixedOffset>) -> bool {
+    Utc::now() - created_at.to_utc() < MAX_SESSION_AGE
 }
 
 /// Rolls once in each scene, when `delay` has passed since the scene was opened or, if the session was not active then,

@@ -1,5 +1,5 @@
 -- Makes the creation of rows idempotent: a client that repeats the request that created a row, with the same id, gets
--- that row. The repetition is recognized by a digest of the request, stored in `private.requests`.
+-- that row. The repetition is recognized by a digest of the request, stored in `private.request_digests`.
 
 -- Returns the digest of a request: two hashes with different seeds, computed from the columns that the Rust crate
 -- `service` sets when it creates a row.
@@ -39,7 +39,7 @@ SET timezone = 'UTC'
 AS $$
 BEGIN
   IF TG_OP = 'DELETE' THEN
-    DELETE FROM private.requests
+    DELETE FROM private.request_digests
     WHERE id = OLD.id
       AND relation = TG_TABLE_NAME;
   -- A function that the statement calls (in RETURNING, for example) may already have deleted the row. Then no digest is
@@ -51,7 +51,7 @@ BEGIN
     WHEN 'sessions' THEN EXISTS (SELECT FROM public.sessions WHERE id = NEW.id)
     ELSE true
   END) THEN
-    INSERT INTO private.requests (relation, id, requested_by, digest)
+    INSERT INTO private.request_digests (relation, id, requested_by, digest)
     VALUES (TG_TABLE_NAME, NEW.id, auth.uid(), private.request_digest(TG_TABLE_NAME, to_jsonb(NEW)))
     ON CONFLICT (id, relation) DO UPDATE
     SET requested_by = excluded.requested_by,
@@ -84,7 +84,7 @@ DECLARE
 BEGIN
   RETURN EXISTS (
     SELECT
-    FROM private.requests AS stored_request
+    FROM private.request_digests AS stored_request
     WHERE stored_request.id = (requested_row ->> 'id')::uuid
       AND stored_request.relation = is_same_request.relation
       AND (stored_request.requested_by = auth.uid() OR (stored_request.requested_by IS NULL AND private.is_service()))

@@ -1,5 +1,5 @@
-//! A `Sparc` handle with two logins: one for users, without membership in `service_role`, and one for the service.
-//! Also: a login that is not a member of a role that it needs.
+//! A `Sparc` handle with two logins (roles with which it connects): one that serves users, without membership in
+//! `service_role`, and one for the service. Also: a login that is not a member of a role that it needs.
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 use sparc::service::{
