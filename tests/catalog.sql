@@ -73,8 +73,8 @@ FROM (
   FROM pg_rewrite
   WHERE ev_class IN (SELECT oid FROM pg_class WHERE relnamespace IN (SELECT oid FROM user_schemas))
   UNION ALL
-  -- PostgreSQL does not record what the superuser that `initdb` created owns. So an object without a row here belongs
-  -- to that superuser.
+  -- `pg_shdepend` has no rows for objects of the superuser that `initdb` created, and none for objects that belong to
+  -- the owner of their table, such as indexes and triggers.
   SELECT 'owner of ' || pg_describe_object(classid, objid, objsubid) || ' ' || refobjid::regrole
   FROM pg_shdepend
   WHERE deptype = 'o' AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())

@@ -10,9 +10,6 @@ DO $$
 DECLARE
   role_to_create record;
 BEGIN
-  -- An advisory lock belongs to a database, so a run in another database does not wait for this one. The key is
-  -- arbitrary.
-  PERFORM pg_advisory_xact_lock(1);
   FOR role_to_create IN
     SELECT *
     FROM (

@@ -93,8 +93,8 @@ pub async fn play(sparc: Sparc, current_session_id: watch::Sender<Option<Uuid>>,
             // The delays differ, so that the players do not sit down and roll at the same moment.
             tokio::try_join!(
                 demo.play_sessions(&current_session_id),
-                demo.join_sessions_of_visitors("ada", Duration::from_secs(3)),
-                demo.join_sessions_of_visitors("ben", Duration::from_secs(6)),
+                demo.play_in_visitors_sessions("ada", Duration::from_secs(3)),
+                demo.play_in_visitors_sessions("ben", Duration::from_secs(6)),
             )
         };
         match demo_run.await {

@@ -38,17 +38,17 @@ pub async fn damage_or_heal(
 }
 
 /// Writes the hit points of a character into the state. Of the participants, only the character's own player can read
-/// the character, but all can read the game state. A state, or a member `hit_points` of it, that is not an object is
-/// replaced: the Seer can store any JSON value.
+/// the character, but all can read the game state. If the state, or its member `hit_points`, is not an
+/// object, it is replaced, because the Seer can store any JSON value.
 pub fn set_hit_points(state: &mut Value, hit_points: HitPoints) {
     let current_and_maximum = json!([hit_points.hit_points, hit_points.max_hit_points]);
-    let state = as_object(state);
-    let all_hit_points = as_object(state.entry("hit_points").or_insert(Value::Null));
+    let state = object_or_replace(state);
+    let all_hit_points = object_or_replace(state.entry("hit_points").or_insert(Value::Null));
     all_hit_points.insert(hit_points.character_id.to_string(), current_and_maximum);
 }
 
 /// Returns the value as an object, after replacing it by an empty one if it is not an object.
-fn as_object(value: &mut Value) -> &mut serde_json::Map<String, Value> {
+fn object_or_replace(value: &mut Value) -> &mut serde_json::Map<String, Value> {
     if !value.is_object() {
         *value = json!({});
     }

@@ -40,16 +40,17 @@ pub const INVARIANTS: &str = include_str!("../sql/invariants.sql");
 
 /// SQL that recomputes, from the rows, the counters that limits depend on, and the flag in `private.account_gates` that
 /// says whether an account is open (may write). Run it in one transaction after rows were written while triggers were
-/// disabled.
+/// disabled, while nobody writes, as a role that may set `session_replication_role`. It also creates missing gates.
 pub const RECOUNT: &str = include_str!("../sql/recount.sql");
 
-/// Compares the database with the manifest. It needs only read access to the catalog, and changes and locks nothing.
+/// Compares the database with the manifest. It needs only read access to the catalog, changes nothing and blocks no
+/// writer.
 ///
 /// # Errors
 ///
-/// [`DbErr::Migration`] with the message of a [`MigrationError`] if `public.sparc_migrations` lists a migration that
-/// this program does not know, or if another database session holds a lock for which the call waits too long; otherwise
-/// the error of the database.
+/// [`DbErr::Migration`] with the message of a [`MigrationError`] if the server is older than PostgreSQL 15, if
+/// `public.sparc_migrations` lists a migration that this program does not know, or if another database session holds a
+/// lock for which the call waits too long; otherwise the error of the database.
 pub async fn check<'c, C>(db: C) -> Result<Report, DbErr>
 where
     C: IntoSchemaManagerConnection<'c>,

@@ -9,8 +9,9 @@
 //! Only an object that belongs to the schema's owner is recognized. Every role can read comments and definitions in the
 //! catalog, so a role that may create a table could make it look like ours; and the functions in its defaults and
 //! checks would then run with the privileges of the role that migrates. (The definition of a table, type, sequence or
-//! function says whether another role owns it. Of PostgreSQL schemas with other names, the catalog query lists a
-//! comment only if they belong to the same owner. A column, constraint, trigger or policy must be on our table.)
+//! function says whether another role owns it. The catalog query lists the comment of a PostgreSQL schema whose name is
+//! not in the manifest only if that schema belongs to the same owner. A column, constraint, trigger or policy must be
+//! on our table.)
 
 use crate::{
     check::State,

@@ -136,7 +136,7 @@ pub(crate) fn jobs() -> Vec<(String, String)> {
 /// of the manifest.
 pub(crate) fn create_all_sql() -> Vec<String> {
     let (privilege_statements, create_statements): (Vec<Statement>, Vec<Statement>) =
-        statements().into_iter().partition(|statement| statement.target == Target::Privilege);
+        statements().into_iter().partition(|statement| statement.target == Target::GrantOrRevoke);
     let mut sql = Vec::new();
     for statement in &create_statements {
         if let Target::Policy(name, table) = &statement.target {

@@ -12,7 +12,7 @@ pub(crate) enum Target {
     /// A view, with its qualified name.
     View(String),
     /// Nothing: the statement is a GRANT or REVOKE.
-    Privilege,
+    GrantOrRevoke,
     /// Unknown: the statement is a DO block (which may create several policies or triggers), a COMMENT, a SET or the
     /// like.
     Other,
@@ -79,12 +79,12 @@ fn target(sql: &str) -> Target {
     let mut words = words(sql);
     let verb = words.next().unwrap_or_default().to_ascii_uppercase();
     if matches!(verb.as_str(), "GRANT" | "REVOKE") {
-        return Target::Privilege;
+        return Target::GrantOrRevoke;
     }
     if verb != "CREATE" {
         return Target::Other;
     }
-    // The kind follows the optional words of `CREATE OR REPLACE` and `CREATE CONSTRAINT TRIGGER`.
+    // The optional words `OR REPLACE` and `CONSTRAINT` may precede the kind.
     let mut kind = words.next().unwrap_or_default().to_ascii_uppercase();
     while matches!(kind.as_str(), "OR" | "REPLACE" | "CONSTRAINT") {
         kind = words.next().unwrap_or_default().to_ascii_uppercase();
@@ -102,7 +102,8 @@ fn target(sql: &str) -> Target {
     }
 }
 
-/// Returns the words of a statement without parentheses and commas. A quoted name that is not qualified is one word.
+/// Returns the words of a statement; parentheses and commas only separate them. A quoted name that is not qualified is
+/// one word.
 fn words(sql: &str) -> impl Iterator<Item = &str> {
     let mut rest = sql;
     std::iter::from_fn(move || {
@@ -153,7 +154,7 @@ mod tests {
             target_of("CREATE POLICY \"The \"\"best\"\" players\" ON public.users FOR SELECT"),
             Target::Policy("The \"best\" players".into(), "public.users".into())
         );
-        assert_eq!(target_of("GRANT SELECT ON t TO anon"), Target::Privilege);
+        assert_eq!(target_of("GRANT SELECT ON t TO anon"), Target::GrantOrRevoke);
         assert_eq!(target_of("DO $$ BEGIN END $$"), Target::Other);
     }
 }

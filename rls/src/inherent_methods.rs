@@ -1,7 +1,7 @@
 //! Gives [`IdentityConnection`] and [`Transaction`] those inherent methods of SeaORM's own types that an application
-//! usually calls: for the backend, for asynchronous closures in a transaction, `ping`, `commit` and `rollback`. So code
-//! that takes a `DatabaseConnection` or a `DatabaseTransaction`, and calls no other inherent method of it, compiles
-//! after only the type's name is replaced, without another import.
+//! usually calls: `get_database_backend`, `ping`, `commit`, `rollback`, and those that take asynchronous closures. So
+//! code that takes a `DatabaseConnection` or a `DatabaseTransaction`, and calls no other inherent method of it,
+//! compiles after only the type's name is replaced, without another import.
 
 use std::fmt::{Debug, Display};
 

@@ -26,8 +26,9 @@ use connector::{Connector, ServerConnection};
 
 use crate::{Error, connect::Opener, error::breaks_connection, pooler::ServerProcess, wire::PreparedStatementMode};
 
-/// How long the server may take to answer the ping before an idle connection is used (after that, another connection is
-/// tried), to answer [`probe`], and to accept the end of a connection.
+/// Timeout of three waits for the server: of the ping that precedes the use of an idle connection (after it, another
+/// connection is tried), of [`probe`], and of closing a connection. It also bounds how soon a server counts as one that
+/// does not answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Timeout of a health check's ping.
 const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -142,9 +143,8 @@ impl Pool {
         Self::External(db)
     }
 
-    /// Returns the maximum number of connections of the pool. Once a call has replaced more dead connections than that,
-    /// its next attempt is the last.
-    pub(crate) fn max_dead_connections(&self) -> usize {
+    /// Returns how many dead connections a call may replace before its last attempt: as many as the pool can have.
+    pub(crate) fn max_replaced_connections(&self) -> usize {
         match self {
             Self::Managed { pool, .. } => pool.status().max_size,
             Self::External(db) if is_postgres(db) => {
@@ -187,8 +187,8 @@ impl Pool {
                 match pool.acquire().await {
                     Ok(connection) => Ok(PooledConnection::External(connection, Handle::current())),
                     // If the server is unreachable, the driver's pool retries until its timeout, and then reports that
-                    // no connection was free. If the server does not answer, it reports the same. A separate connection
-                    // shows what the cause is.
+                    // no connection was free. The pool reports the same if the server does not answer. A separate
+                    // connection shows what the cause is.
                     Err(sqlx::Error::PoolTimedOut) => Err(match probe(&pool.connect_options()).await {
                         Err(unreachable) if breaks_connection(&unreachable) => conn_error(unreachable),
                         _ => conn_error(sqlx::Error::PoolTimedOut),
@@ -234,7 +234,7 @@ impl Pool {
         let mut dead_connection_count = 0;
         loop {
             let mut connection = self.acquire().await?;
-            let is_last_attempt = connection.is_new() || dead_connection_count > self.max_dead_connections();
+            let is_last_attempt = connection.is_new() || dead_connection_count > self.max_replaced_connections();
             let answer = timeout(HEALTH_CHECK_TIMEOUT, connection.pg_connection_mut().ping()).await;
             match answer {
                 Ok(Ok(())) => return Ok(()),

@@ -153,6 +153,14 @@ impl ReadRequirementsByIdentity {
             .update(identity.read_requirement_key(), |entry| entry.position = entry.position.max(Some(position)));
     }
 
+    /// Forgets every requirement, because the log positions turned out to be those of another cluster.
+    pub(crate) fn clear(&self) {
+        let mut remembered = self.lock();
+        // Commits in progress compare their numbers with the count, so it must not begin again.
+        let commit_without_position_count = remembered.commit_without_position_count;
+        *remembered = RememberedRequirements { commit_without_position_count, ..Default::default() };
+    }
+
     /// Returns how many commits without position there have been so far.
     pub(crate) fn commit_without_position_count(&self) -> u64 {
         self.lock().commit_without_position_count

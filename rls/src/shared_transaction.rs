@@ -30,11 +30,12 @@ use crate::{
     wire::{Connection, REPLICATION_STATUS_SQL, ROLLBACK_TIMEOUT, ReplicationStatus, exec_error},
 };
 
-/// The server cancels a statement at its deadline; the client gives up this much later. A commit gets at least this
-/// much time as its deadline: most commits are answered in that time, and an answer is needed to know the outcome.
+/// The server cancels a statement at its deadline; the client gives up this much later. For a
+/// commit, a shorter deadline is raised to this value, and the grace is added to that too: most commits are answered in
+/// that time, and an answer is needed to know the outcome.
 pub(crate) const DEADLINE_GRACE: Duration = Duration::from_secs(1);
 
-/// What a transaction shares with the transactions nested in it.
+/// A handle of a transaction. Its clones serve the transactions nested in it.
 #[derive(Debug)]
 pub(crate) struct SharedTransaction<C: Connection = PooledConnection> {
     state: Arc<Mutex<TransactionState<C>>>,
@@ -77,7 +78,7 @@ impl SharedTransaction {
         let mut dead_connection_count = 0;
         loop {
             let connection = pool.acquire().await?;
-            let is_last_attempt = connection.is_new() || dead_connection_count > pool.max_dead_connections();
+            let is_last_attempt = connection.is_new() || dead_connection_count > pool.max_replaced_connections();
             let mode = pool.prepared_statement_mode();
             match TransactionState::begin(connection, mode, request, server.clone()).await {
                 Ok((state, status)) => {
@@ -130,8 +131,8 @@ impl<C: Connection> SharedTransaction<C> {
         self.lock().await.close(EndReason::EndedByCrate);
     }
 
-    /// Settles what earlier calls left unfinished, and returns exclusive access to the connection for a call in that
-    /// frame, which must be the innermost.
+    /// Settles what earlier calls left unfinished, and returns exclusive access to the connection for a call in the
+    /// frame `frame_id`, which must be the innermost.
     pub(crate) async fn begin_call(&self, frame_id: u64) -> Result<Call<C>, DbErr> {
         let mut state = self.lock().await;
         state.settle(&self.unlocked_state).await?;

@@ -3,7 +3,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU32, Ordering},
+    atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
 use crate::{
@@ -22,11 +22,14 @@ pub(crate) struct PositionTracking {
     /// The timeline that the server was on when the monitor (`servers/monitor.rs`) last checked it; 0 before the first
     /// check.
     pub(crate) timeline: AtomicU32,
+    /// Whether the server turned out to be of another cluster than the one whose URL was given to `connect`. Its log
+    /// positions then mean nothing for the other servers.
+    pub(crate) is_foreign: AtomicBool,
 }
 
 impl PositionTracking {
     pub(crate) fn new(read_requirements: Arc<ReadRequirementsByIdentity>, newest_timeline: Arc<AtomicU32>) -> Self {
-        Self { read_requirements, newest_timeline, timeline: AtomicU32::new(0) }
+        Self { read_requirements, newest_timeline, timeline: AtomicU32::new(0), is_foreign: AtomicBool::new(false) }
     }
 }
 
@@ -87,8 +90,9 @@ impl CommitInProgress {
     /// succeeded but no status followed, or if it is unknown whether the commit succeeded, the drop of `self` records
     /// a commit without position, unless the transaction began on a standby.
     pub(crate) fn record_outcome(mut self, is_committed: bool, status: Option<ReplicationStatus>, is_unanswered: bool) {
-        let PositionTracking { read_requirements, newest_timeline, timeline } = &*self.position_tracking;
+        let PositionTracking { read_requirements, newest_timeline, timeline, is_foreign } = &*self.position_tracking;
         match status {
+            _ if is_foreign.load(Ordering::SeqCst) => {}
             Some(status) if is_committed && status.is_standby => {
                 let timeline = timeline.load(Ordering::SeqCst);
                 read_requirements.record(&self.identity, LogPosition { timeline, lsn: status.lsn });

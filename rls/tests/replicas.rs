@@ -149,7 +149,7 @@ async fn connecting_to_a_server_that_reports_no_log_position_fails_with_that_rea
     options.replicas = vec![url.clone()];
     options.acquire_timeout = Duration::from_millis(200);
     let error = Database::connect(&url, &options).await.unwrap_err();
-    assert!(error.to_string().contains("failed: it does not report its log position"), "{error}");
+    assert!(error.to_string().contains("it does not report its log position"), "{error}");
 }
 
 #[tokio::test]
@@ -259,4 +259,33 @@ async fn a_promoted_replica_is_used_while_the_first_server_is_down_unless_the_fi
     let other_owner = other_handle.as_identity(Identity::new("postgres"));
     let insert = "INSERT INTO notes VALUES (1)";
     assert_eq!(outcome_code(other_owner.execute_unprepared(insert).await), "database", "it has no such table");
+}
+
+#[tokio::test]
+async fn a_primary_of_another_cluster_gets_no_more_writes_once_the_first_server_answers_even_if_that_is_a_standby() {
+    let primary = Server::start_plain(None).await.unwrap();
+    let database = primary.create_unmigrated().await.unwrap();
+    let (standby, replica_database) = start_standby_with(&primary, &database).await;
+    run_blocking(&standby, Server::kill).await;
+    // The primary of another cluster, which was promoted, so it has a later timeline.
+    let other_server = Server::start_plain(None).await.unwrap();
+    let other_database = other_server.create_unmigrated().await.unwrap();
+    let (other_standby, promoted_database) = start_standby_with(&other_server, &other_database).await;
+    run_blocking(&other_standby, Server::promote).await;
+    let mut options = Options::default();
+    // By mistake, this is the URL of that primary. The right primary is not among the servers at all.
+    options.replicas = vec![promoted_database.url().to_owned()];
+    options.acquire_timeout = Duration::from_secs(1);
+    let handle = Database::connect(replica_database.url(), &options).await.unwrap();
+    assert_eq!(roles(&handle), [ServerRole::Unused, ServerRole::Primary]);
+    let owner = handle.as_identity(Identity::new("postgres"));
+    assert_eq!(outcome_code(owner.execute_unprepared("CREATE TABLE notes (n integer)").await), "done");
+    let open_transaction = owner.begin().await.unwrap();
+    open_transaction.execute_unprepared("INSERT INTO notes VALUES (1)").await.unwrap();
+    run_blocking(&standby, Server::start_again).await;
+    wait_for_roles(&handle, [ServerRole::Replica, ServerRole::Unused]).await;
+    open_transaction.commit().await.unwrap();
+    assert_eq!(outcome_code(owner.execute_unprepared("INSERT INTO notes VALUES (2)").await), "no_primary");
+    // The identity has written on the other cluster. That must not keep its reads from the replica.
+    assert_eq!(outcome_code(owner.query_all_raw(statement("SELECT 1")).await), "done");
 }

@@ -75,7 +75,7 @@ async fn a_closed_pool_begins_no_transaction() {
 }
 
 #[tokio::test]
-async fn all_pools_of_a_handle_close_at_once_even_if_a_connection_of_one_is_in_use() {
+async fn all_pools_of_a_handle_refuse_transactions_at_once_while_closing_waits_for_a_connection() {
     let (database, handle, role) = create_tenant_database().await;
     let handle = handle.with_pool_for_role(role.clone(), database.url(), &Options::default()).await.unwrap();
     let owner_transaction = handle.as_identity(Identity::new("postgres")).begin().await.unwrap();
@@ -124,7 +124,7 @@ async fn nested_transactions_form_a_stack() {
 }
 
 #[tokio::test]
-async fn a_missing_role_or_a_pool_without_postgresql_is_reported_as_misconfigured() {
+async fn a_missing_role_or_a_disconnected_pool_is_reported_as_misconfigured() {
     let (_database, handle, _) = create_tenant_database().await;
     let as_missing_role = handle.as_identity(Identity::new("no_such_role"));
     assert_eq!(outcome_code(as_missing_role.execute_unprepared("SELECT 1").await), "misconfigured");
@@ -147,11 +147,12 @@ async fn a_setting_that_the_server_refuses_is_not_reported_as_a_missing_role() {
 }
 
 #[tokio::test]
-async fn a_transaction_is_recognized_whatever_the_date_style_and_time_zone() {
+async fn a_change_of_transaction_is_detected_by_its_start_time_whatever_the_date_style_and_time_zone() {
     let (_database, handle, role) = create_tenant_database().await;
     let identity = as_tenant(&handle, &role, "acme").identity().clone();
-    // A transaction is recognized by its start time. With these settings, PostgreSQL prints a time with the zone IST
-    // (India), but before version 18 reads IST as Israel's. So a start time that was sent back as text would not match.
+    // The crate detects by the start time that a statement ran in another transaction. With these settings, PostgreSQL
+    // prints a time with the zone IST (India), but before version 18 reads IST as Israel's. So a start time that was
+    // sent back as text would not match.
     let identity = identity.with_setting("datestyle", "SQL, DMY").with_setting("timezone", "Asia/Kolkata");
     let acme = handle.as_identity(identity);
     assert_eq!(outcome_code(acme.execute_unprepared("INSERT INTO notes (text) VALUES ('hello')").await), "done");
@@ -331,7 +332,7 @@ async fn may_have_written_is_false_only_if_the_sql_or_its_result_shows_that_noth
     );
     database.connect(1).await.unwrap().execute_unprepared(&schema).await.unwrap();
     let tx = as_tenant(&handle, &role, "acme").begin().await.unwrap();
-    for (sql, may_write) in [
+    for (sql, may_have_written) in [
         ("SELECT text FROM notes WHERE text = 'x'", false),
         ("SELECT text FROM notes FOR UPDATE", false),
         ("SELECT public.note()", true),
@@ -344,7 +345,7 @@ async fn may_have_written_is_false_only_if_the_sql_or_its_result_shows_that_noth
     ] {
         let operation = tx.unverified().operation_handle();
         operation.fetch_all(statement(sql)).await.unwrap();
-        assert_eq!(operation.may_have_written(), may_write, "{sql}");
+        assert_eq!(operation.may_have_written(), may_have_written, "{sql}");
     }
 }
 

@@ -81,12 +81,12 @@ pub async fn write_sections(fixture: &Fixture, page: &mut String) {
         ];
         write_attempts(fixture, page, name, statements).await;
     }
-    for (row_name, adventure_name) in [
+    for (row_name, adventure_label) in [
         ("new, of a published adventure", "published"),
         ("new, of the Seer's draft", "draft"),
         ("new, of the Seer's archived adventure", "archived"),
     ] {
-        let (_, adventure, _) = *fixture.adventures.iter().find(|(name, ..)| *name == adventure_name).unwrap();
+        let (_, adventure, _) = *fixture.adventures.iter().find(|(name, ..)| *name == adventure_label).unwrap();
         let insert_sql =
             |seer: Uuid| format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{seer}', '{adventure}')");
         let statements = statements![
@@ -147,7 +147,7 @@ async fn write_characters_section(fixture: &Fixture, page: &mut String) {
     write_attempts(
         fixture,
         page,
-        "own, with which the user has had a seat, except **stranger**, **other Seer** and **Seer** (that of **retired** is retired)",
+        "own, which has had a seat (those of **stranger**, **other Seer** and **Seer** have not; that of **retired** is retired)",
         character_statements(|actor| actor.character),
     )
     .await;
@@ -227,7 +227,7 @@ async fn write_seats_section(fixture: &Fixture, page: &mut String) {
         "session_players",
         "r: reads the player's seat, j: takes a new seat (the visitor and the service: one for the stranger), s: seats the stranger,\n\
          a: leaves or rejoins, k: removes the player, b: gives the removed player the seat back, l: lets the removed player rejoin,\n\
-         c: changes their own character, x: changes the player's, h: restores their own heroic save, d: deletes the player's seat.\n\
+         c: puts another own character in their seat, x: puts another one in the player's, h: restores their own heroic save, d: deletes the player's seat.\n\
          The visitor and the service have no seat; a, c and h are attempts on the player's.",
     );
     let (player, stranger, removed) = (fixture.actor("player"), fixture.actor("stranger"), fixture.actor("removed"));
@@ -269,7 +269,7 @@ async fn write_rolls_and_events_section(fixture: &Fixture, page: &mut String) {
         page,
         "dice_rolls, session_events",
         "Rolls: r: reads one, o: rolls for their own character, p: for the player's, c: for a creature, n: inserts one with chosen results, s:\n\
-         makes a heroic save of the player's failed roll, u: updates one, d: deletes one. Events: e: reads one, k: sends a `client.` kind, f: sends an\n\
+         makes a heroic save of the player's failed roll, u: updates one, d: deletes one. Events: e: reads one, k: sends a `client.` event, f: sends an\n\
          event of a kind that only the server sends, w: updates one, b: deletes one. The visitor and the service have no character;\n\
          o is an attempt with the player's.",
     );

@@ -210,7 +210,7 @@ async fn count_round_trips<T>(
 }
 
 #[tokio::test]
-async fn a_roll_a_lobby_page_and_a_join_take_three_round_trips_each() {
+async fn rolling_joining_and_reading_a_lobby_page_take_three_round_trips_each() {
     let fixture = Fixture::new().await;
     let (sparc, proxy) = connect_through_new_proxy(&fixture).await;
     let (ada, eve) = (sparc.as_user(fixture.player.user_id), sparc.as_user(fixture.stranger.user_id));

@@ -28,11 +28,11 @@ fn raw_statement(text: &str) -> Statement {
 const SELECT_IDENTITY_ROWS: &str =
     "SELECT i, current_user::text AS role, auth.uid() AS id FROM generate_series(1, 200) AS i";
 
-/// The name of a method, and a function that calls it.
-type Method<C> = (&'static str, for<'a> fn(&'a C) -> CallFuture<'a>);
+/// The description of a call, and a function that makes it.
+type DroppableCall<C> = (&'static str, for<'a> fn(&'a C) -> CallFuture<'a>);
 
-/// The methods that connections and transactions have in common.
-fn methods<C>() -> Vec<Method<C>>
+/// The calls that connections and transactions have in common.
+fn droppable_calls<C>() -> Vec<DroppableCall<C>>
 where
     C: ConnectionTrait + StreamTrait + TransactionTrait<Transaction = Transaction>,
 {
@@ -108,10 +108,10 @@ async fn dropping_a_call_on_a_connection_does_not_affect_the_next_caller() {
     let sparc = connect_through_proxy(&world).await;
     let (ada, ben) = (sparc.as_user(world.new_account().await), sparc.as_user(world.new_account().await));
     let mut dropped_calls = 0;
-    for (name, method) in methods::<IdentityConnection>() {
+    for (name, call) in droppable_calls::<IdentityConnection>() {
         for extra_polls in 0.. {
             let context = format!("{name} after {extra_polls} extra polls");
-            let outcome = poll_then_drop(extra_polls, method(&ada)).await;
+            let outcome = poll_then_drop(extra_polls, call(&ada)).await;
             assert_identity(&ben, ben.user_id().unwrap(), &context).await;
             assert_eq!(ben.users().me().await.unwrap().id, ben.user_id().unwrap());
             if let Some(outcome) = outcome {
@@ -131,13 +131,13 @@ async fn dropping_a_call_on_a_transaction_makes_at_most_the_innermost_transactio
     let sparc = connect_through_proxy(&world).await;
     let (ada, ben) = (sparc.as_user(world.new_account().await), sparc.as_user(world.new_account().await));
     let (id, mut dropped_calls) = (ada.user_id().unwrap(), 0);
-    for (name, method) in methods::<Transaction>() {
+    for (name, call) in droppable_calls::<Transaction>() {
         for extra_polls in 0.. {
             let context = format!("{name} after {extra_polls} extra polls");
             let tx = ada.begin().await.unwrap();
             tx.execute_unprepared(&format!("UPDATE users SET bio = '{context}' WHERE id = '{id}'")).await.unwrap();
             let inner = tx.begin().await.unwrap();
-            let is_finished = poll_then_drop(extra_polls, method(&inner)).await.is_some();
+            let is_finished = poll_then_drop(extra_polls, call(&inner)).await.is_some();
             match inner.execute_raw(raw_statement("SELECT 1")).await {
                 Ok(_) => assert_identity(&inner, id, &context).await,
                 Err(error) => assert_eq!(sparc::service::Error::from(error).code(), "transaction_failed", "{context}"),

@@ -1,5 +1,5 @@
-//! What alternatives to the service's poller would cost writers. The poller is the task that reads new events from the
-//! database.
+//! Measures the cost to writers of alternatives to the service's poller. The poller is the task that reads new events
+//! from the database.
 
 use std::{
     sync::{
@@ -91,7 +91,7 @@ pub async fn measure_alternatives(environment: &Environment<'_>) -> Result<Vec<A
         let mut client = Client::open(environment.url).await?;
         let mut repeater: Option<StatementRepeater> = None;
         let mut is_set_up = false;
-        // PostgreSQL or this process adds the load.
+        // No separate process adds the load (PostgreSQL or this process does), so there is none to measure.
         let load_pid = None;
         let writer_comparisons = compare_writers(environment, RUN_PAIRS_PER_ALTERNATIVE, load_pid, async |is_on| {
             if let Some(repeater) = repeater.take() {

@@ -31,8 +31,8 @@ fn specification_lobby(join: &str, condition: &str, having: &str, offset: &str) 
 pub(super) async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) -> Result<(), Failure> {
     let argument_set = reads.argument_sets[0].clone();
     // Both return the user who executes a statement, and the statement's values.
-    let player_without_values = |argument_set: &ArgumentSet| (argument_set.player.to_string(), Vec::new());
-    let visitor_without_values = |_: &ArgumentSet| (String::new(), Vec::new());
+    let as_player = |argument_set: &ArgumentSet| (argument_set.player.to_string(), Vec::new());
+    let as_visitor = |_: &ArgumentSet| (String::new(), Vec::new());
     let caller = capture.sparc.as_user(argument_set.player);
 
     let mut page = caller.sessions().lobby(&LobbyFilter::default(), None).await?;
@@ -41,17 +41,17 @@ pub(super) async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut Stateme
         "lobby, first page",
         Role::Authenticated,
         &specification_lobby("", "", "", ""),
-        player_without_values,
+        as_player,
         &first_page_statement,
-        player_without_values,
+        as_player,
     );
     reads.add(
         "lobby, first page, visitor",
         Role::Anon,
         &specification_lobby("", "", "", ""),
-        visitor_without_values,
+        as_visitor,
         &first_page_statement,
-        visitor_without_values,
+        as_visitor,
     );
 
     // Reads up to 48 more pages; the cursor after the forty-ninth page leads to the fiftieth.
@@ -66,8 +66,8 @@ pub(super) async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut Stateme
         page = next_page;
     }
     let last_session = page.items.last().ok_or(Failure::Message("the lobby is empty".into()))?.clone();
-    // All these pages after the first have the same statement, because their cursors have a start time. It was prepared
-    // for the second page.
+    // The second and all later pages that the loop reads use one statement, because each is read from a cursor with a
+    // start time. It was prepared for the second page.
     let later_page_statement = capture.last_new_statement().await?;
     let start_time = last_session
         .scheduled_start
@@ -80,7 +80,7 @@ pub(super) async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut Stateme
         "lobby, fiftieth page",
         Role::Authenticated,
         &specification_lobby("", "", "", "OFFSET 980"),
-        player_without_values,
+        as_player,
         &later_page_statement,
         after_cursor,
     );

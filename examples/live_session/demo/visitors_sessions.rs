@@ -27,32 +27,39 @@ const MAX_SESSION_AGE: TimeDelta = TimeDelta::hours(2);
 const MAX_JOINED_SESSIONS: usize = 16;
 
 impl Demo {
-    /// A player joins every session of a visitor on the first page of the lobby, unless refused, rolls once in each of
-    /// its scenes, and leaves it when it is older than [`MAX_SESSION_AGE`]. `delay` is the time before each of these
-    /// actions.
-    pub(super) async fn join_sessions_of_visitors(&self, player_key: &str, delay: Duration) -> Result<(), Error> {
+    /// A player joins the recent sessions of visitors on the first page of the lobby (up to [`MAX_JOINED_SESSIONS`],
+    /// unless refused), rolls once in each of their scenes, and leaves a session when it is older than
+    /// [`MAX_SESSION_AGE`]. `delay` is the time before each roll, and between two looks at the lobby. Returns only with
+    /// an error.
+    pub(super) async fn play_in_visitors_sessions(&self, player_key: &str, delay: Duration) -> Result<(), Error> {
         let player = &self.party[player_key];
         // The set ends its tasks when it is dropped, so that none goes on when the demo restarts.
         let mut tasks = JoinSet::new();
         let mut tasks_by_session = HashMap::<Uuid, AbortHandle>::new();
         loop {
             sleep(delay).await;
-            let mut session_ids = self.leave_old_visitors_sessions(player).await?;
+            let mut kept_session_ids = self.leave_old_visitors_sessions(player).await?;
             for session in self.sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await?.items {
                 if self.is_visitors_session(session.seer_id, session.id)
                     && is_recent(session.created_at)
-                    && !session_ids.contains(&session.id)
-                    && session_ids.len() < MAX_JOINED_SESSIONS
+                    && !kept_session_ids.contains(&session.id)
+                    && kept_session_ids.len() < MAX_JOINED_SESSIONS
                     // The player may be refused, for example because the session has started, is full, or has ended.
                     && ignore_refusal(player.user.sessions().join_by_id(session.id, player.hero_id).await)?.is_some()
                 {
-                    session_ids.push(session.id);
+                    kept_session_ids.push(session.id);
                 }
             }
-            // A task that has failed is started again.
-            tasks_by_session.retain(|_, task| !task.is_finished());
+            // A task that has failed is started again. That of a session that the player has left must end, because its
+            // stream of events would stay open.
+            tasks_by_session.retain(|session_id, task| {
+                if !kept_session_ids.contains(session_id) {
+                    task.abort();
+                }
+                !task.is_finished() && kept_session_ids.contains(session_id)
+            });
             while tasks.try_join_next().is_some() {}
-            for session_id in session_ids {
+            for session_id in kept_session_ids {
                 let Player { user, hero_id, primary_attribute } = player;
                 tasks_by_session.entry(session_id).or_insert_with(|| {
                     tasks.spawn(roll_in_each_scene(user.clone(), session_id, *hero_id, *primary_attribute, delay))
@@ -61,8 +68,9 @@ impl Demo {
         }
     }
 
-    /// A player leaves the visitors' sessions that are older than [`MAX_SESSION_AGE`], and the oldest of more than
-    /// [`MAX_JOINED_SESSIONS`]. Returns the ids of the others in which the player has a seat.
+    /// A player leaves the visitors' sessions that are older than [`MAX_SESSION_AGE`] and, if more than
+    /// [`MAX_JOINED_SESSIONS`] remain, the oldest of these. Returns the ids of those in which the player has kept the
+    /// seat.
     pub(super) async fn leave_old_visitors_sessions(&self, player: &Player) -> Result<Vec<Uuid>, Error> {
         let mut session_ids = Vec::new();
         // The newest sessions come first.
@@ -100,7 +108,7 @@ async fn roll_in_each_scene(
     delay: Duration,
 ) -> Result<(), Error> {
     let mut scene_opened_at = None;
-    // After event 0 means from the oldest event on, so that no scene is missed.
+    // `Some(0)` subscribes from the oldest event on, so that no scene is missed.
     let mut events = user.events().subscribe(session_id, Some(0)).await?;
     while let Some(event) = events.try_next().await? {
         match (event.event_type.as_str(), event.payload["to"].as_str()) {
@@ -121,7 +129,7 @@ async fn roll_in_each_scene(
         let roller = Roller::Character(hero_id);
         let roll = NewRoll::attribute_check(session_id, roller, attribute, Difficulty::new(12)?);
         match user.dice().roll(roll).await {
-            // The event that says that the session is active follows.
+            // If the session is not active, an event follows when it becomes active again or ends.
             Ok(_) | Err(Error::SessionNotActive) => {}
             Err(error) => return Err(error),
         }

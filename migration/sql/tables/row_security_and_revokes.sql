@@ -1,7 +1,8 @@
 -- Enables row security and revokes all privileges on the new tables, because the platform (Supabase) grants privileges
 -- on every new table to the API's roles (`anon`, `authenticated`, `service_role`). The migration that creates the
 -- tables runs this script, so that the tables are never exposed, even if `up` stops before it installs the policies.
--- The files in `policies/` grant what is meant to be accessible.
+-- The files in `policies/` grant what is meant to be accessible. This script grants only EXECUTE on the functions that
+-- check constraints call.
 DO $$
 DECLARE
   relation regclass;

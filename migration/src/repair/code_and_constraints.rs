@@ -125,7 +125,7 @@ fn object_created_by<'a>(statement: &Statement, objects: &BTreeSet<&'a str>) -> 
         Target::View(name) => objects.get(format!("view {name}").as_str()).copied(),
         Target::Trigger(name, table) => find_on_table("trigger", name, table),
         Target::Policy(name, table) => find_on_table("policy", &name.replace('"', "\"\""), table),
-        Target::Other | Target::Privilege => None,
+        Target::Other | Target::GrantOrRevoke => None,
     }
 }
 

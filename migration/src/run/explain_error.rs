@@ -5,8 +5,9 @@ use sea_orm_migration::{SchemaManagerConnection, sea_orm::DbErr};
 use super::transaction::in_read_only_transaction;
 use crate::{MigrationError, db_error, repair::ObjectUnderRepair, violations};
 
-/// Replaces the database's error with one that names the violating rows or the object whose repair was rejected, if
-/// they can be found.
+/// Replaces the error of a repair by one that names the violating rows, or says that a dropped column's values are
+/// lost, or else names the object and the database's reason. Returns the error unchanged if no object was being
+/// repaired, or if the statement was not the cause.
 pub(super) async fn explain_error(
     db: &SchemaManagerConnection<'_>,
     object_under_repair: Option<ObjectUnderRepair>,
@@ -14,10 +15,10 @@ pub(super) async fn explain_error(
 ) -> DbErr {
     let Some(object_under_repair) = object_under_repair else { return error };
     if is_integrity_violation(&error) {
-        let violation = in_read_only_transaction(db, async |transaction| {
+        let find_violation = in_read_only_transaction(db, async |transaction| {
             violations::integrity_error(transaction, &object_under_repair).await
         });
-        if let Ok(Some(integrity_error)) = violation.await {
+        if let Ok(Some(integrity_error)) = find_violation.await {
             return integrity_error.into();
         }
     }

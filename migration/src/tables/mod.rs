@@ -2,8 +2,8 @@
 //! the three tables of the archive. Functions, triggers, policies and grants are in `sql/`.
 //!
 //! Where the game's specification (see `docs/decisions.md`) gives a name, the object has that name. An object that the
-//! specification defines without a name has the name that PostgreSQL would choose. Foreign keys and the checks of a
-//! table (not of a column) are given that name explicitly.
+//! specification defines without a name has the name that PostgreSQL would choose. The code states that name explicitly
+//! for foreign keys and for the checks of a table (not of a column). Other objects have names of our own.
 
 use sea_orm_migration::prelude::*;
 

@@ -24,8 +24,8 @@ pub(super) fn definition() -> TableDefinition {
             // cannot write any more.
             .col(optional("closed_at").timestamp_with_time_zone())
             // Counters of the account's rows. A *living* character is not retired. A *live* session has not ended, and
-            // a live seat is one in such a session. Triggers maintain the counters, and the checks below enforce the
-            // limits.
+            // a live seat is one that its player holds in such a session. Triggers maintain the counters, and the
+            // checks below enforce the limits.
             .col(counter("living_characters"))
             .col(counter("retired_characters"))
             .col(counter("live_seats"))

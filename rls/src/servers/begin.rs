@@ -143,7 +143,8 @@ impl Cluster {
             last_error = match outcome {
                 Ok((transaction, Some(status))) => {
                     let newest_timeline = self.newest_timeline.load(Ordering::SeqCst);
-                    if !status.is_standby && status.timeline >= newest_timeline {
+                    let is_foreign = member.position_tracking.is_foreign.load(Ordering::SeqCst);
+                    if !status.is_standby && status.timeline >= newest_timeline && !is_foreign {
                         self.newest_timeline.fetch_max(status.timeline, Ordering::SeqCst);
                         return Ok(transaction);
                     }

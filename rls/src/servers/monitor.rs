@@ -93,7 +93,7 @@ impl Probe {
         self.connection = Some(connection);
         report.ok_or_else(|| {
             sqlx::Error::Protocol(
-                "it does not report its log position, as PostgreSQL with streaming replicas does; connect to it \
+                "unlike PostgreSQL with streaming replicas, it does not report its log position; connect to it \
                  without replicas or, if it is one of the replicas, remove its URL"
                     .to_owned(),
             )
@@ -109,9 +109,10 @@ impl Probe {
     }
 }
 
-/// Checks the servers until a primary is found, or until [`PRIMARY_TIMEOUT`] is over and at least one server has
-/// answered. Then starts a task that keeps checking them until the cluster is closed or dropped. When this function
-/// succeeds, every server has been checked at least once.
+/// Checks the servers until a primary is found, or until [`PRIMARY_TIMEOUT`] (at most `acquire_timeout`) is over and
+/// the system identifier is known. Returns an error if it is not known after `acquire_timeout`, or if a server refuses
+/// the connection for a reason that does not pass. Then starts a task that keeps checking them until the cluster is
+/// closed or dropped. When this function succeeds, every server has been checked at least once.
 pub(super) async fn start(cluster: &Arc<Cluster>) -> Result<JoinHandle<()>, Error> {
     let probe_of = |member: &Member| Probe { opener: member.opener.clone(), connection: None };
     let probes = cluster.members.iter().map(probe_of).collect();
@@ -193,10 +194,13 @@ impl Monitor {
                 Err(error) => failures.push((index, error)),
             }
         }
-        self.adopt_system_identifier(cluster, &reports);
+        let previous_identifier = self.system_identifier;
+        self.adopt_system_identifier(&reports);
         for (index, report) in &reports {
-            if Some(report.system_identifier) != self.system_identifier {
-                let address = &cluster.members[*index].address;
+            let Member { address, position_tracking, .. } = &cluster.members[*index];
+            let is_foreign = Some(report.system_identifier) != self.system_identifier;
+            // Each mismatch is logged once, not with every check.
+            if !position_tracking.is_foreign.swap(is_foreign, Ordering::SeqCst) && is_foreign {
                 if self.system_identifier.is_some() {
                     tracing::error!(
                         target: "sparc",
@@ -214,6 +218,14 @@ impl Monitor {
                 }
             }
         }
+        if previous_identifier.is_some() && self.system_identifier != previous_identifier {
+            // The servers in use, and all that is known of timelines and log positions, are those of another cluster.
+            self.primary_positions.clear();
+            cluster.newest_timeline.store(0, Ordering::SeqCst);
+            cluster.read_requirements.clear();
+            cluster.members[cluster.primary_index()].pool.drop_idle_connections();
+            cluster.primary.send_replace(0);
+        }
         reports.retain(|(_, report)| Some(report.system_identifier) == self.system_identifier);
         self.update_primary(cluster, &reports, now);
         self.update_members(cluster, &reports, now);
@@ -222,26 +234,22 @@ impl Monitor {
 
     /// Determines the system identifier that servers must have. It is that of the first server in the list, whose URL
     /// was given to `connect`. As long as that server has not answered, it is that of another server, because after a
-    /// failover the first server may be gone for good: that of a standby, or else that of a primary on a later timeline
-    /// than the first one, which has been a standby. A primary on the first timeline was never a standby. So it belongs
-    /// to another cluster, whose URL was given by mistake, and would receive the writes.
-    fn adopt_system_identifier(&mut self, cluster: &Cluster, reports: &[(usize, Report)]) {
+    /// failover the first server may be gone for good: that of a standby, or, if no standby answers, that of a primary
+    /// on timeline 2 or later, because such a server was a standby once. A primary on timeline 1 was never a standby,
+    /// so it may belong to another cluster, whose URL was given by mistake. If its identifier were adopted, it would
+    /// receive the writes.
+    fn adopt_system_identifier(&mut self, reports: &[(usize, Report)]) {
         if self.has_identifier_of_first_server {
             return;
         }
         let first = reports.iter().find(|(index, _)| *index == 0).map(|(_, report)| report.system_identifier);
         self.has_identifier_of_first_server = first.is_some();
-        if let (Some(first), Some(_)) = (first, self.system_identifier.filter(|adopted| Some(*adopted) != first)) {
-            // What is known of timelines and log positions is that of another cluster.
-            self.system_identifier = Some(first);
-            self.primary_positions.clear();
-            cluster.newest_timeline.store(0, Ordering::SeqCst);
-        }
-        if self.system_identifier.is_none() {
+        if first.is_some() {
+            self.system_identifier = first;
+        } else if self.system_identifier.is_none() {
             let standby = || reports.iter().find(|(_, report)| report.status.is_standby);
             let promoted = || reports.iter().find(|(_, report)| report.status.timeline > 1);
-            let other = || standby().or_else(promoted).map(|(_, report)| report.system_identifier);
-            self.system_identifier = first.or_else(other);
+            self.system_identifier = standby().or_else(promoted).map(|(_, report)| report.system_identifier);
         }
     }
 

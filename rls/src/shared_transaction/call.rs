@@ -12,8 +12,8 @@ use crate::{
 
 /// Exclusive access to the connection for one call, from the check of the state to the response. If a `Call` is dropped
 /// before [`record_outcome`](Call::record_outcome), the call was cancelled: its outcome is unknown, and its frame (the
-/// transaction, or a savepoint in it) can only be rolled back. After [`expect_rows`](Call::expect_rows), only an error
-/// in the response has this effect.
+/// transaction, or a savepoint in it) can only be rolled back. After [`expect_rows`](Call::expect_rows), a drop does
+/// not fail the frame; only an error in the response does.
 pub(crate) struct Call<C: Connection = PooledConnection> {
     pub(super) state: OwnedMutexGuard<TransactionState<C>>,
     /// The id of the frame in which the call runs.

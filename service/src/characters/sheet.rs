@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 
 use crate::{AttributeValue, Error};
 
-/// The four attributes of a character, each 1 to 6: the number of dice that a check of the attribute rolls before dice
-/// modifiers.
+/// The four attributes of a character, each from 1 to 6. It is the number of dice for a check of that attribute, to
+/// which modifiers may add and from which they may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Attributes {

@@ -43,14 +43,18 @@ impl Registration {
     /// Returns the newest notification, even if it was seen before, and marks it as seen. `Err` if the subscription has
     /// ended: with the error that ended it, or without one if the subscriber was removed.
     pub(crate) fn newest_notification(&mut self) -> Result<Notification, Option<Error>> {
-        self.newest_notification_with(|| ())
+        self.newest_notification_interrupted_by(|| ())
     }
 
-    /// As [`newest_notification`](Self::newest_notification). `between` runs between its two steps: in a test, it ends
-    /// the subscription.
-    pub(super) fn newest_notification_with(&mut self, between: impl FnOnce()) -> Result<Notification, Option<Error>> {
+    /// As [`newest_notification`](Self::newest_notification). `between` runs between the check whether the sender
+    /// has been dropped and the read: in a test, it ends the subscription.
+    pub(super) fn newest_notification_interrupted_by(
+        &mut self,
+        between: impl FnOnce(),
+    ) -> Result<Notification, Option<Error>> {
         // The hub sends the error and then drops the sender. If the sender has been dropped before the notification is
-        // read, that notification is the last one. The other way round, the error could come after the notification.
+        // read, that notification is the last one. If the notification were read first, the error could be sent between
+        // the two, and would be missed.
         let has_ended = self.notifications.has_changed().is_err();
         between();
         let mut notification = self.notifications.borrow_and_update().clone();
@@ -61,10 +65,10 @@ impl Registration {
     }
 
     /// Returns the time at which the last poll that was published (see [`Hub::publish`]) began, or `None` before the
-    /// first. The subscribers have been notified of every event that was visible at that time, with two exceptions. Of
-    /// more than fifty new events of a session, each poll reads the next fifty. And if an event's transaction stayed
-    /// open for longer than `EAGER_READING_TIME` after it had drawn the event's number, only every tenth poll looks for
-    /// that event.
+    /// first. The subscribers have been notified of every event that was visible at that time, with two exceptions. If
+    /// a session has more than fifty new events, a poll reads only the first fifty of them. And if an event's
+    /// transaction stayed open for longer than `EAGER_READING_TIME` after it had drawn the event's number, as long as
+    /// an older transaction is running, only every tenth poll looks for that event.
     pub(crate) fn polled_at(&self) -> Option<Instant> {
         self.handle.hub.lock().polled_at
     }

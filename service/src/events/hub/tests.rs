@@ -73,7 +73,7 @@ fn recent_events_are_known_to_be_the_newest_only_if_the_poll_has_read_all_new_ev
 fn the_error_that_ends_a_subscription_is_returned_even_if_it_ends_while_a_notification_is_read() {
     let hub = Arc::new(Hub::default());
     let mut registration = subscribe(&hub, std::mem::forget);
-    let outcome = registration.newest_notification_with(|| hub.end_all(&Error::EventsExpired));
+    let outcome = registration.newest_notification_interrupted_by(|| hub.end_all(&Error::EventsExpired));
     assert_eq!(outcome.unwrap_err().map(|error| error.code()), Some("events_expired"));
 }
 
