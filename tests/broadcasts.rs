@@ -78,7 +78,10 @@ async fn every_event_is_sent_as_a_private_broadcast_with_its_seq() {
     let player = &game.players[0];
     player.caller.execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await.unwrap();
     let event_count = world.owner().count(&format!("session_events WHERE session_id = '{}'", game.session_id)).await;
-    assert!(event_count > 1, "the seat and the roll must have events");
+    for event_type in ["player_joined", "dice_rolled"] {
+        let events = format!("session_events WHERE session_id = '{}' AND event_type = '{event_type}'", game.session_id);
+        assert_eq!(world.owner().count(&events).await, 1, "{event_type}");
+    }
     assert_eq!(count_broadcasts(&world, &game).await, event_count);
     let matching_messages = format!(
         "realtime.messages AS message
@@ -145,7 +148,8 @@ async fn no_setting_of_a_client_suppresses_the_broadcast_of_a_roll() {
         for scope in ["LOCAL", "SESSION"] {
             let broadcast_count_before = count_broadcasts(&world, &game).await;
             // Each case has a new connection, because a setting of the database session would stay for the next case.
-            let world = world.with_new_pool().await;
+            // The pool has only this connection, so the roll uses the connection with the setting.
+            let world = world.with_single_connection().await;
             let caller = world.user(player.user_id);
             let mut transaction = caller.begin().await;
             transaction.execute_unprepared(&format!("SET {scope} {setting}")).await.unwrap();
@@ -211,7 +215,7 @@ async fn a_malformed_topic_is_treated_like_the_topic_of_another_session() {
         "session:%",
     ];
     for topic in malformed_topics {
-        // Without a message of that topic, the player could read none.
+        // If the topic had no message, the player would read none even if the policy allowed it.
         let insert =
             format!("INSERT INTO realtime.messages (topic, extension, private) VALUES ('{topic}', 'broadcast', true)");
         superuser.execute_unprepared(&insert).await.unwrap();

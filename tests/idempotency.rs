@@ -160,14 +160,17 @@ async fn a_different_creation_with_the_same_id_is_a_conflict() {
     let shared_id = Uuid::new_v4();
     let id = Some(shared_id);
 
-    let new_wave = NewEvent { id, session_id, kind: "wave".into(), payload: json!({"n": 1e16, "m": 0.1}) };
-    ada.events().send(new_wave.clone()).await.unwrap();
+    let new_wave_event = NewEvent { id, session_id, kind: "wave".into(), payload: json!({"n": 1e16, "m": 0.1}) };
+    ada.events().send(new_wave_event.clone()).await.unwrap();
     // PostgreSQL stores 1e16 as 10000000000000000. The payload must be recognized as the same anyway.
-    assert!(ada.events().send(new_wave.clone()).await.is_ok());
-    assert_id_conflict("the same event, sent by another player", ben.events().send(new_wave.clone()).await);
-    assert_id_conflict("the same event, sent by the service", service.events().send(new_wave.clone()).await);
-    assert_id_conflict("another payload", ada.events().send(NewEvent { payload: json!({}), ..new_wave.clone() }).await);
-    assert_id_conflict("another kind", ada.events().send(NewEvent { kind: "nod".into(), ..new_wave }).await);
+    assert!(ada.events().send(new_wave_event.clone()).await.is_ok());
+    assert_id_conflict("the same event, sent by another player", ben.events().send(new_wave_event.clone()).await);
+    assert_id_conflict("the same event, sent by the service", service.events().send(new_wave_event.clone()).await);
+    assert_id_conflict(
+        "another payload",
+        ada.events().send(NewEvent { payload: json!({}), ..new_wave_event.clone() }).await,
+    );
+    assert_id_conflict("another kind", ada.events().send(NewEvent { kind: "nod".into(), ..new_wave_event }).await);
 
     let roll = NewRoll::attribute_check(session_id, Roller::Character(hero_id), Attribute::Might, Difficulty::MIN);
     let roll = NewRoll { id, description: Some("A leap".into()), ..roll }.with(Modifier::flat(1, "high ground"));

@@ -1,5 +1,5 @@
-//! Maintenance jobs: they work for a limited time, all but the vacuum in batches, and can be repeated and run
-//! concurrently. Also: how archived sessions are read.
+//! Maintenance jobs: they work for a limited time, and can be repeated and run concurrently. All but the vacuum work in
+//! batches. Also: how archived sessions are read.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ async fn insert_old_sessions(world: &World, count: u32) {
 /// updated. For example, each insert of an event looks for the oldest events, and has to skip deleted ones until a
 /// vacuum removes them.
 #[tokio::test]
-async fn tables_with_dead_rows_at_the_start_of_index_scans_have_low_autovacuum_thresholds() {
+async fn tables_with_dead_rows_at_the_start_of_index_scans_have_settings_for_frequent_vacuums() {
     let world = World::new().await;
     let sql = "SELECT relname::text FROM pg_class
         WHERE relnamespace = 'public'::regnamespace

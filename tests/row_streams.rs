@@ -71,7 +71,7 @@ async fn a_stream_that_nobody_reads_returns_its_connection_at_the_deadline() {
 }
 
 #[tokio::test]
-async fn a_stream_commits_with_its_last_row_not_before_and_not_if_it_changed_the_identity() {
+async fn a_stream_commits_only_with_its_last_row_and_not_if_it_changed_the_identity() {
     let world = World::new().await;
     let player = world.new_player().await;
     let ada = connect_with_one_connection(&world, Duration::from_secs(20)).await.as_user(player.user_id);

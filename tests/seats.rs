@@ -163,7 +163,7 @@ async fn a_signed_in_user_who_sees_a_session_sees_its_seats() {
 }
 
 #[tokio::test]
-async fn no_user_deletes_a_seat_or_writes_joined_at_or_left_at_or_its_heroic_saves() {
+async fn no_user_deletes_a_seat_or_writes_its_times_or_its_heroic_saves() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     for caller in [&game.players[0].caller, &game.seer] {

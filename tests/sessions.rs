@@ -367,8 +367,8 @@ async fn a_session_that_the_service_inserts_has_consistent_times_in_every_status
 async fn ended_at_is_never_earlier_than_started_at() {
     let world = World::new().await;
     let game = world.new_session(1).await;
-    // This transaction begins before the one that starts the session. So the `now()` of this one, by which it ends the
-    // session, is earlier than `started_at`.
+    // This transaction begins before the one that starts the session. It ends the session, but its `now()` is earlier
+    // than `started_at`, so `ended_at` must not be its `now()`.
     let early_transaction = game.seer.begin().await;
     early_transaction.execute_unprepared("SELECT now()").await.unwrap();
     world.update_session(&game, "status = 'active'").await;

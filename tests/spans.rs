@@ -96,8 +96,9 @@ async fn the_log_of_a_whole_session_has_ids_but_no_personal_data_or_secrets() {
     seer.sessions().start(session.id).await.unwrap();
     let check = NewRoll::attribute_check(session.id, Roller::Character(hero.id), Attribute::Might, Difficulty::MIN);
     ada.dice().roll(NewRoll { description: Some("Brunhild prays".into()), ..check }).await.unwrap();
-    let new_wave = NewEvent { session_id: session.id, kind: "wave".into(), payload: json!("Adalbert waves"), id: None };
-    ada.events().send(new_wave).await.unwrap();
+    let new_wave_event =
+        NewEvent { session_id: session.id, kind: "wave".into(), payload: json!("Adalbert waves"), id: None };
+    ada.events().send(new_wave_event).await.unwrap();
     let search = LobbyFilter { search: Some("Morgana".into()), ..Default::default() };
     sparc.as_anon().sessions().lobby(&search, None).await.unwrap();
     let _ = ada.sessions().start(Uuid::new_v4()).await;

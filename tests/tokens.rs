@@ -22,7 +22,7 @@ async fn call_everything(caller: &IdentityConnection, session_id: Uuid) -> Vec<(
     vec![
         ("me", outcome_code(caller.users().me().await)),
         ("my_email", outcome_code(caller.users().my_email().await)),
-        ("statistics", outcome_code(caller.users().my_statistics().await)),
+        ("my_statistics", outcome_code(caller.users().my_statistics().await)),
         ("edit", outcome_code(caller.users().edit(ProfileChanges { bio: Some(None), ..Default::default() }).await)),
         ("profile", outcome_code(caller.users().profile(Uuid::new_v4()).await)),
         ("characters", outcome_code(caller.characters().living().await)),
@@ -64,6 +64,7 @@ async fn every_call_of_a_closed_or_unknown_account_is_refused_as_account_closed_
     }
     let seer = world.sparc.as_user(game.seer.user_id());
     let outcomes_of_open_account = call_everything(&seer, game.session_id).await;
+    assert!(outcomes_of_open_account.contains(&("me", "done")), "{outcomes_of_open_account:?}");
     for (call, code) in outcomes_of_open_account {
         assert!(!["account_closed", "unknown_account"].contains(&code), "{call} of an open account: {code}");
     }

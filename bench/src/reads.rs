@@ -178,7 +178,7 @@ async fn add_game_and_profile_reads(reads: &mut Reads<'_>, capture: &mut Stateme
             vec![quote_literal(argument_set.session), argument_set.event_seq.to_string(), "200".to_owned()],
         )
     };
-    reads.add("events after an event", Role::Authenticated, sql, after_event, &ours, after_seq);
+    reads.add("events after a given one", Role::Authenticated, sql, after_event, &ours, after_seq);
 
     caller.users().profile(argument_set.newcomer).await?;
     let ours = capture.last_new_statement().await?;

@@ -38,8 +38,8 @@ pub async fn damage_or_heal(
 }
 
 /// Writes the hit points of a character into the state. Of the participants, only the character's own player can read
-/// the character, but all can read the game state. If the state, or its member `hit_points`, is not an
-/// object, it is replaced, because the Seer can store any JSON value.
+/// the character, but all can read the game state. If the state, or its member `hit_points`, is not an object, it is
+/// replaced, because the Seer can store any JSON value.
 pub fn set_hit_points(state: &mut Value, hit_points: HitPoints) {
     let current_and_maximum = json!([hit_points.hit_points, hit_points.max_hit_points]);
     let state = object_or_replace(state);

@@ -126,8 +126,8 @@ impl State {
         let names = record::migration_names();
         match &self.applied_migrations {
             Some(applied) => names.into_iter().filter(|name| !applied.contains(name)).collect(),
-            // The role cannot read `public.sparc_migrations`. If it is a table, and not a view of
-            // that name, all migrations count as applied.
+            // The role cannot read `public.sparc_migrations`. If it is a table, and not a view of that name, all
+            // migrations count as applied.
             None if self.found_by_name().contains_key("table public.sparc_migrations") => Vec::new(),
             None => names,
         }
@@ -207,9 +207,8 @@ impl State {
         report
     }
 
-    /// Returns a difference for each entry of `private.sparc_record` that is missing or incomplete. Returns
-    /// none if the role cannot read the record, or if a newer version of this program wrote it: its entries may have
-    /// another form.
+    /// Returns a difference for each entry of `private.sparc_record` that is missing or incomplete. Returns none if the
+    /// role cannot read the record, or if a newer version of this program wrote it: its entries may have another form.
     fn differences_of_record(&self, found_by_name: &BTreeMap<&str, &CatalogObject>) -> Vec<Difference> {
         let record = &self.record;
         if !record.is_readable || preflight::check_not_migrated_by_newer_version(self).is_err() {
@@ -232,7 +231,7 @@ impl State {
             add("migrations", join_found(&found), migrations.join(", "));
         }
         // Objects that do not exist are differences themselves.
-        let unrecorded_count = record::repeatable_objects()
+        let unrecorded_count = record::recorded_objects()
             .iter()
             .filter(|object| found_by_name.contains_key(object.as_str()) && !record.objects.contains(*object))
             .count();

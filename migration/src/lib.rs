@@ -39,8 +39,9 @@ pub use script::install_script;
 pub const INVARIANTS: &str = include_str!("../sql/invariants.sql");
 
 /// SQL that recomputes, from the rows, the counters that limits depend on, and the flag in `private.account_gates` that
-/// says whether an account is open (may write). Run it in one transaction after rows were written while triggers were
-/// disabled, while nobody writes, as a role that may set `session_replication_role`. It also creates missing gates.
+/// says whether an account is open (may write). It is needed after rows were written with triggers disabled. Run it in
+/// one transaction, at a time when nobody writes, as a role that may set `session_replication_role`. It also creates
+/// missing gates.
 pub const RECOUNT: &str = include_str!("../sql/recount.sql");
 
 /// Compares the database with the manifest. It needs only read access to the catalog, changes nothing and blocks no

@@ -1,6 +1,6 @@
 //! The program's record of what it did in a database, in `private.sparc_record` and `public.sparc_migrations`. An
 //! operator may have changed these tables by hand. Reading a changed table must not fail, because `check` reports
-//! changed columns, and migrations that `sparc_migrations` no longer lists.
+//! both changed columns and migrations that `sparc_migrations` no longer lists.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +21,7 @@ pub(crate) struct Record {
     pub(crate) version: Option<String>,
     /// Functions, triggers, policies and views that the program created, which a later version may drop.
     pub(crate) objects: BTreeSet<String>,
-    /// PostgreSQL schemas that the program created, which `down` drops.
+    /// The PostgreSQL schemas `auth` and `private`, if the program created them.
     pub(crate) schemas: BTreeSet<String>,
     /// Migrations that the program applied.
     pub(crate) migrations: Vec<String>,
@@ -114,7 +114,7 @@ pub(crate) fn write_record_sql() -> Vec<String> {
 VALUES ('version', '{}'), ('objects', {})
 ON CONFLICT (name) DO UPDATE SET value = excluded.value",
             env!("CARGO_PKG_VERSION"),
-            list_literal(repeatable_objects())
+            list_literal(recorded_objects())
         ),
         record_migrations_sql(),
         "INSERT INTO private.sparc_record (name, value)
@@ -150,23 +150,22 @@ ON CONFLICT (name) DO UPDATE SET value = excluded.value",
 
 /// SQL that clears the recorded migrations, the program's version and the schema's version (the comment on
 /// `public.sparc_migrations`) after some migrations were undone. So nobody takes the partial schema for a complete one,
-/// and the `up` of an earlier version that has just the remaining migrations may complete it. If the tables were
-/// dropped, the jobs were unscheduled with them. In that case the SQL also deletes the record that the jobs were
-/// scheduled, so that the next `up` schedules them again.
+/// and an earlier version whose migrations are just those that are still applied may complete it with its `up`. If the
+/// tables of the game were dropped, the jobs were unscheduled with them. In that case the SQL also deletes the record
+/// that the jobs were scheduled, so that the next `up` schedules them again.
 pub(crate) const MARK_INCOMPLETE: &str = "DELETE FROM private.sparc_record WHERE name IN ('migrations', 'version');
 DELETE FROM private.sparc_record WHERE name = 'jobs' AND pg_catalog.to_regclass('public.sessions') IS NULL;
 COMMENT ON TABLE public.sparc_migrations IS NULL";
 
-/// Returns the functions, triggers, policies and views of this version. A later version may drop those that it no
+/// Returns the objects of this version that are recorded by name, because a later version may drop those that it no
 /// longer has.
-pub(crate) fn repeatable_objects() -> Vec<String> {
-    manifest::definitions().into_keys().filter(|object| is_repeatable(object)).collect()
+pub(crate) fn recorded_objects() -> Vec<String> {
+    manifest::definitions().into_keys().filter(|object| is_recorded(object)).collect()
 }
 
-/// Whether an object of the schema is a function, trigger, policy or view. (Privileges and jobs are repeatable objects,
-/// too, but do not count here.) The functions in schema `auth` do not count, because the first migration creates them,
-/// or they are Supabase's.
-pub(crate) fn is_repeatable(object: &str) -> bool {
+/// Whether an object of the schema is recorded by name: a function, trigger, policy or view. The functions in schema
+/// `auth` are not recorded, because the first migration creates them, or they are Supabase's.
+pub(crate) fn is_recorded(object: &str) -> bool {
     match manifest::kind(object) {
         "function" => !object.starts_with("function auth."),
         kind => matches!(kind, "trigger" | "policy" | "view"),

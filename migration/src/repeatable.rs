@@ -62,9 +62,9 @@ pub(crate) const JOBS: &str = include_str!("../sql/jobs/schedule.sql");
 /// profiles the changes of their accounts that a missing trigger did not apply.
 pub(crate) const BACKFILL: &str = include_str!("../sql/backfill.sql");
 
-/// SQL that creates every account's row in `private.account_gates` (its *gate*) after a repair has created that table
+/// SQL that inserts every account's row into `private.account_gates` (its *gate*) after a repair has created that table
 /// again. Every write by the account's user locks this row.
-pub(crate) const CREATE_GATES: &str = "INSERT INTO private.account_gates (account_id, is_open)
+pub(crate) const INSERT_GATES: &str = "INSERT INTO private.account_gates (account_id, is_open)
 SELECT id, closed_at IS NULL
 FROM public.users
 ON CONFLICT DO NOTHING";

@@ -128,8 +128,7 @@ mod tests {
 
     #[test]
     fn statements_end_at_semicolons_outside_quotes_and_comments() {
-        let file =
-            "-- A comment; with one.\nSELECT ';', \"a;b\", $$;$$, $x$ $$;$$ $x$;\n/* ; */ DO $$ BEGIN; END $$;\n-- end";
+        let file = "-- A; comment.\nSELECT ';', \"a;b\", $$;$$, $x$ $$;$$ $x$;\n/* ; */ DO $$ BEGIN; END $$;\n-- end";
         let statements: Vec<&str> = parse(file).iter().map(|statement| statement.sql).collect();
         assert_eq!(statements, ["SELECT ';', \"a;b\", $$;$$, $x$ $$;$$ $x$", "/* ; */ DO $$ BEGIN; END $$"]);
     }

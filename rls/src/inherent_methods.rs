@@ -64,7 +64,7 @@ impl_inherent_methods!(IdentityConnection);
 impl_inherent_methods!(Transaction);
 
 impl IdentityConnection {
-    /// Checks that the server (with replicas, the primary) answers and that this identity can run statements.
+    /// Checks that the server (the primary, if there are replicas) answers and that this identity can run statements.
     ///
     /// # Errors
     ///

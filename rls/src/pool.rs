@@ -27,8 +27,8 @@ use connector::{Connector, ServerConnection};
 use crate::{Error, connect::Opener, error::breaks_connection, pooler::ServerProcess, wire::PreparedStatementMode};
 
 /// Timeout of three waits for the server: of the ping that precedes the use of an idle connection (after it, another
-/// connection is tried), of [`probe`], and of closing a connection. It also bounds how soon a server counts as one that
-/// does not answer.
+/// connection is tried), of [`probe`], and of closing a connection. After this time without a new connection (or half
+/// of `acquire_timeout`, if that is less), the server counts as one that does not answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Timeout of a health check's ping.
 const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(2);

@@ -14,20 +14,16 @@
 //!   these changes anything. If `x` is a function in FROM (`FROM LOWER($1) AS "x"`), its row may be a mere number or
 //!   text, and `f` may be any function of one argument. So a text with a function in FROM never counts as harmless.
 
-/// Words that SeaORM writes before a parenthesis. None of them is a function that changes the database session.
-const WORDS_BEFORE_PARENTHESIS: [&str; 36] = [
+/// Keywords that SeaORM writes before a parenthesis.
+const KEYWORDS_BEFORE_PARENTHESIS: [&str; 27] = [
     "ALL",
     "AND",
     "ANY",
     "ARRAY",
     "AS",
-    "AVG",
     "BETWEEN",
     "CASE",
-    "CAST",
-    "COALESCE",
     "CONFLICT",
-    "COUNT",
     "DISTINCT",
     "ELSE",
     "EXCEPT",
@@ -36,22 +32,36 @@ const WORDS_BEFORE_PARENTHESIS: [&str; 36] = [
     "IN",
     "INTERSECT",
     "JOIN",
-    "LOWER",
-    "MAX",
-    "MIN",
     "NOT",
     "ON",
     "OR",
     "OVER",
     "SELECT",
     "SOME",
-    "SUM",
     "THEN",
     "UNION",
-    "UPPER",
     "VALUES",
     "WHEN",
     "WHERE",
+];
+
+/// Functions that SeaORM calls, and CAST. None of them changes the database session.
+const FUNCTIONS: [&str; 9] = ["AVG", "CAST", "COALESCE", "COUNT", "LOWER", "MAX", "MIN", "SUM", "UPPER"];
+
+/// Functions that are called without parentheses.
+const FUNCTIONS_WITHOUT_PARENTHESES: [&str; 12] = [
+    "CURRENT_CATALOG",
+    "CURRENT_DATE",
+    "CURRENT_ROLE",
+    "CURRENT_SCHEMA",
+    "CURRENT_TIME",
+    "CURRENT_TIMESTAMP",
+    "CURRENT_USER",
+    "LOCALTIME",
+    "LOCALTIMESTAMP",
+    "SESSION_USER",
+    "SYSTEM_USER",
+    "USER",
 ];
 
 /// The beginnings of the statements that SeaORM builds from entities.
@@ -64,7 +74,19 @@ pub(crate) fn cannot_change_session(sql: &str) -> bool {
     if !STATEMENT_PREFIXES.iter().any(|prefix| sql.starts_with(prefix)) || sql.contains("--") || sql.contains("/*") {
         return false;
     }
-    if contains_system_name(sql) || may_call_function_as_field(sql) || calls_function_in_from(sql) {
+    let mut calls_function = sql.match_indices('(').any(|(index, _)| FUNCTIONS.contains(&word_before(&sql[..index])));
+    for word in words(sql) {
+        if is_system_name(word) {
+            return false;
+        }
+        calls_function |= is_any(word, &FUNCTIONS_WITHOUT_PARENTHESES);
+    }
+    // In `U&"\0070g_settings"`, the name is not readable.
+    if sql.contains("U&\"") || sql.contains("u&\"") || may_call_function_as_field(sql) {
+        return false;
+    }
+    // Most texts call no function, and need no closer look.
+    if calls_function && may_call_function_in_from(sql) {
         return false;
     }
     // `SELECT ... INTO` creates a table, which may be a temporary one. (The word can also occur in a name or a string.)
@@ -135,23 +157,47 @@ fn has_word(sql: &str, word: &str) -> bool {
     words(sql).any(|other| other.eq_ignore_ascii_case(word))
 }
 
-/// Whether the text contains the name of a system object (`pg_...`), which may change the database session, or whose
-/// rows differ from server to server. An update of the view `pg_settings` has the effect of `set_config`, for the rest
-/// of the session; PostgreSQL lets every role do that. In `U&"\0070g_settings"` and `u&"\0070g_settings"`, the name is
-/// not readable.
-fn contains_system_name(sql: &str) -> bool {
-    let has_prefix = |word: &str| word.get(..3).is_some_and(|prefix| prefix.eq_ignore_ascii_case("pg_"));
-    sql.contains("U&\"") || sql.contains("u&\"") || words(sql).any(has_prefix)
+/// Whether the word is one of these, in upper or lower case.
+fn is_any(word: &str, others: &[&str]) -> bool {
+    others.iter().any(|other| word.eq_ignore_ascii_case(other))
 }
 
-/// Whether a function, or an expression that is written like one (CAST), may stand in FROM.
-fn calls_function_in_from(sql: &str) -> bool {
+/// Whether the word is the name of a system object (`pg_...`), which may change the database session, or whose rows
+/// differ from server to server. An update of the view `pg_settings` has the effect of `set_config`, for the rest of
+/// the session; PostgreSQL lets every role do that.
+fn is_system_name(word: &str) -> bool {
+    word.get(..3).is_some_and(|prefix| prefix.eq_ignore_ascii_case("pg_"))
+}
+
+/// Whether a function that SeaORM calls may stand in FROM. (Other functions are not harmless anywhere.)
+fn may_call_function_in_from(sql: &str) -> bool {
+    const BEFORE_SUBQUERY_OR_JOIN: [&str; 3] = ["FROM", "JOIN", "LATERAL"];
+    const BEGIN_OTHER_CLAUSE: [&str; 14] = [
+        "SELECT",
+        "WHERE",
+        "GROUP",
+        "ORDER",
+        "HAVING",
+        "WINDOW",
+        "LIMIT",
+        "OFFSET",
+        "SET",
+        "VALUES",
+        "RETURNING",
+        "UNION",
+        "INTERSECT",
+        "EXCEPT",
+    ];
     /// The part of a query in which a word stands.
     #[derive(Clone, Copy, PartialEq, Eq)]
     enum Clause {
         From,
         JoinCondition,
         Other,
+    }
+    // In a text with a backslash (`E'\''`), a quote may be escaped, so the end of the text is not known.
+    if sql.contains('\\') {
+        return true;
     }
     // One for each parenthesis that is open.
     let mut outer_clauses = Vec::new();
@@ -165,11 +211,11 @@ fn calls_function_in_from(sql: &str) -> bool {
                 last_word = "";
             }
             '(' => {
-                let opens_subquery_or_join = last_word.is_empty() || ["FROM", "JOIN", "LATERAL"].contains(&last_word);
-                outer_clauses.push(clause);
-                if clause == Clause::From && !opens_subquery_or_join {
+                if clause == Clause::From && !last_word.is_empty() && !is_any(last_word, &BEFORE_SUBQUERY_OR_JOIN) {
                     return true;
-                } else if clause == Clause::JoinCondition {
+                }
+                outer_clauses.push(clause);
+                if clause == Clause::JoinCondition {
                     clause = Clause::Other;
                 }
                 last_word = "";
@@ -184,13 +230,20 @@ fn calls_function_in_from(sql: &str) -> bool {
             _ if is_part_of_name(character) => {
                 length = rest.find(|character| !is_part_of_name(character)).unwrap_or(rest.len());
                 last_word = &rest[..length];
-                clause = match last_word {
-                    "FROM" | "JOIN" | "USING" => Clause::From,
-                    "ON" => Clause::JoinCondition,
-                    "SELECT" | "WHERE" | "GROUP" | "ORDER" | "HAVING" | "WINDOW" | "LIMIT" | "OFFSET" | "SET"
-                    | "VALUES" | "RETURNING" | "UNION" | "INTERSECT" | "EXCEPT" => Clause::Other,
-                    _ => clause,
-                };
+                // A dollar quote (`$a$ ... $a$`) may contain anything.
+                if last_word.matches('$').count() > 1 {
+                    return true;
+                }
+                if clause == Clause::From && is_any(last_word, &FUNCTIONS_WITHOUT_PARENTHESES) {
+                    return true;
+                }
+                if is_any(last_word, &["FROM", "JOIN", "USING"]) {
+                    clause = Clause::From;
+                } else if is_any(last_word, &["ON"]) {
+                    clause = Clause::JoinCondition;
+                } else if is_any(last_word, &BEGIN_OTHER_CLAUSE) {
+                    clause = Clause::Other;
+                }
             }
             _ => {}
         }
@@ -261,14 +314,20 @@ fn is_quoted_name(text: &str) -> bool {
 
 /// Whether an opening parenthesis after this text cannot be that of a function that changes the database session.
 fn is_harmless_before_parenthesis(before: &str) -> bool {
+    let word = word_before(before);
     let before = before.trim_end_matches(is_sql_space);
-    let word = before.rsplit(|c: char| !is_part_of_name(c)).next().unwrap_or_default();
     if word.is_empty() {
         return before.is_empty() || before.ends_with(['(', ',', '=', '<', '>', '+', '-', '*', '%', '|']);
     }
     // `x.count(` calls a function of a schema.
     let rest = &before[..before.len() - word.len()];
-    !rest.trim_end_matches(is_sql_space).ends_with('.') && WORDS_BEFORE_PARENTHESIS.contains(&word)
+    !rest.trim_end_matches(is_sql_space).ends_with('.')
+        && (KEYWORDS_BEFORE_PARENTHESIS.contains(&word) || FUNCTIONS.contains(&word))
+}
+
+/// Returns the word at the end of the text, before white space. Empty if there is none.
+fn word_before(text: &str) -> &str {
+    text.trim_end_matches(is_sql_space).rsplit(|character| !is_part_of_name(character)).next().unwrap_or_default()
 }
 
 fn is_part_of_name(character: char) -> bool {

@@ -152,9 +152,9 @@ async fn an_outdated_statement_is_prepared_again_although_the_other_connection_i
     }
 }
 
-/// Starts a proxy that treats prepared statements like a pooler that tracks them. It gives them names of its own, and
-/// keeps those that the client closes, so that the server process has statements that the client does not know. Returns
-/// the URL of the database through the proxy.
+/// Starts a proxy that handles prepared statements as a pooler that tracks them does: it gives them names of its own,
+/// and keeps those that the client closes, so that the server process has statements that the client does not know.
+/// Returns the URL of the database through the proxy.
 async fn start_tracking_pooler(database: &testdb::Database) -> String {
     let (listener, url, server_address) = listen_in_front_of(database).await;
     tokio::spawn(async move {
@@ -177,8 +177,8 @@ async fn start_tracking_pooler(database: &testdb::Database) -> String {
     url
 }
 
-/// Replaces the names of the driver's statements in a Close message by one that does not exist. PostgreSQL ignores such
-/// a message, so the statements stay.
+/// Changes the names of the driver's statements in all messages, to names with the pooler's prefix. In a Close message,
+/// the new name is one that no statement has. PostgreSQL ignores such a message, so the statement stays.
 fn rename_statements(messages: &mut [u8]) {
     const DRIVERS_PREFIX: &[u8] = b"sqlx_s_";
     for index in 0..messages.len().saturating_sub(DRIVERS_PREFIX.len()) {
@@ -192,8 +192,7 @@ fn rename_statements(messages: &mut [u8]) {
 }
 
 #[tokio::test]
-async fn behind_a_pooler_that_tracks_prepared_statements_raw_sql_other_than_prepare_keeps_its_connection_and_the_drivers_statements()
- {
+async fn behind_a_tracking_pooler_queries_keep_the_connection_and_its_statements_and_prepare_replaces_it() {
     let (database, _, role) = create_tenant_database().await;
     let mut options = Options::default();
     options.max_connections = 1;

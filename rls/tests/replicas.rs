@@ -140,7 +140,8 @@ async fn the_pools_of_all_servers_close_at_once_even_if_a_connection_to_the_prim
 #[tokio::test]
 async fn connecting_to_a_server_that_reports_no_log_position_fails_with_that_reason() {
     let database = Server::open().await.unwrap().create_unmigrated().await.unwrap();
-    // PostgreSQL always has a log position. But without a system identifier, all of its report counts as missing.
+    // PostgreSQL always has a log position. But this report has no system identifier, and an incomplete report is
+    // treated like one without a log position.
     let schema = "CREATE SCHEMA shadow;
         CREATE FUNCTION shadow.pg_control_system(OUT system_identifier bigint) LANGUAGE sql AS 'SELECT NULL::bigint'";
     database.connect(1).await.unwrap().execute_unprepared(schema).await.unwrap();
@@ -262,7 +263,8 @@ async fn a_promoted_replica_is_used_while_the_first_server_is_down_unless_the_fi
 }
 
 #[tokio::test]
-async fn a_primary_of_another_cluster_gets_no_more_writes_once_the_first_server_answers_even_if_that_is_a_standby() {
+async fn a_primary_of_another_cluster_gets_no_new_transactions_once_the_first_server_answers_even_if_that_is_a_standby()
+{
     let primary = Server::start_plain(None).await.unwrap();
     let database = primary.create_unmigrated().await.unwrap();
     let (standby, replica_database) = start_standby_with(&primary, &database).await;
@@ -284,6 +286,7 @@ async fn a_primary_of_another_cluster_gets_no_more_writes_once_the_first_server_
     open_transaction.execute_unprepared("INSERT INTO notes VALUES (1)").await.unwrap();
     run_blocking(&standby, Server::start_again).await;
     wait_for_roles(&handle, [ServerRole::Replica, ServerRole::Unused]).await;
+    // A transaction that has already begun there can still commit.
     open_transaction.commit().await.unwrap();
     assert_eq!(outcome_code(owner.execute_unprepared("INSERT INTO notes VALUES (2)").await), "no_primary");
     // The identity has written on the other cluster. That must not keep its reads from the replica.

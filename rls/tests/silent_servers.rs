@@ -11,13 +11,20 @@ use std::{
 use futures_util::future::join_all;
 use rls::{Database, IdentityConnection, Options};
 use sea_orm::{ConnectOptions, ConnectionTrait, TransactionTrait};
-use tokio::{io::AsyncReadExt, sync::watch, time::sleep};
+use tokio::{
+    io::AsyncReadExt,
+    sync::watch,
+    time::{sleep, timeout},
+};
 
 use crate::{
     outcome_code,
     outcomes::{INSERT_NOTE, as_owner, create_database},
     proxies::listen_in_front_of,
 };
+
+/// How long a call that pings one dead connection, and no others, may take at most.
+const MAX_WAIT_FOR_ONE_PING: Duration = Duration::from_secs(10);
 
 /// How many connections the tests of the firewall open in the pool.
 const CONNECTION_COUNT: usize = 8;
@@ -93,7 +100,8 @@ async fn if_a_firewall_drops_all_idle_connections_a_call_waits_for_only_one_of_t
     sleep(Duration::from_secs(31)).await;
     // One more, because `connect` has opened and closed a connection.
     firewall.silence(CONNECTION_COUNT + 1);
-    assert_eq!(outcome_code(owner.execute_unprepared(INSERT_NOTE).await), "done");
+    let insert = timeout(MAX_WAIT_FOR_ONE_PING, owner.execute_unprepared(INSERT_NOTE));
+    assert_eq!(outcome_code(insert.await.expect("the call must not wait longer")), "done");
     assert_eq!(firewall.used_after_silence_count.load(Ordering::SeqCst), 1, "connections that were pinged");
     assert_eq!(handle.pool_status("postgres").connections, 1, "the others are replaced when they are needed");
 }
@@ -107,7 +115,7 @@ async fn if_a_firewall_drops_all_idle_connections_a_health_check_waits_for_only_
     // One more, because `connect` has opened and closed a connection.
     firewall.silence(CONNECTION_COUNT + 1);
     // A health check pings a connection however long it was idle.
-    handle.ping().await.unwrap();
+    timeout(MAX_WAIT_FOR_ONE_PING, handle.ping()).await.expect("the health check must not wait longer").unwrap();
     assert_eq!(firewall.used_after_silence_count.load(Ordering::SeqCst), 1, "connections that were pinged");
     assert_eq!(handle.pool_status("postgres").connections, 1);
 }

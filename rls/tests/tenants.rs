@@ -81,6 +81,7 @@ async fn all_pools_of_a_handle_refuse_transactions_at_once_while_closing_waits_f
     let owner_transaction = handle.as_identity(Identity::new("postgres")).begin().await.unwrap();
     assert!(handle.close().now_or_never().is_none(), "closing must wait for the open transaction");
     assert_eq!(outcome_code(as_tenant(&handle, &role, "acme").begin().await), "pool_closed");
+    assert_eq!(outcome_code(handle.as_identity(Identity::new("postgres")).begin().await), "pool_closed");
     owner_transaction.commit().await.unwrap();
     handle.close().await.unwrap();
 }
@@ -147,7 +148,7 @@ async fn a_setting_that_the_server_refuses_is_not_reported_as_a_missing_role() {
 }
 
 #[tokio::test]
-async fn a_change_of_transaction_is_detected_by_its_start_time_whatever_the_date_style_and_time_zone() {
+async fn a_transaction_is_not_taken_for_another_one_whatever_the_date_style_and_time_zone() {
     let (_database, handle, role) = create_tenant_database().await;
     let identity = as_tenant(&handle, &role, "acme").identity().clone();
     // The crate detects by the start time that a statement ran in another transaction. With these settings, PostgreSQL

@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// The attributes of a creature: `creatures.stats`. Each is from 1 to 10. It is the number of dice for a check of that
-/// attribute, to which modifiers may add and from which they may take. Unknown fields are kept.
+/// attribute; modifiers may raise or lower this number. Unknown fields are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Stats {

@@ -79,15 +79,15 @@ impl<C: Caller> Dice<'_, C> {
                 description: Set(roll.description.clone()),
                 ..Default::default()
             };
-            // The deletion of a creature sets the column to NULL. If the requested creature exists, the deleted one was
-            // another.
-            let creature_was_deleted = |id: Uuid| {
+            // When this is a repeated request, the creature of the stored roll may have been deleted since, which sets
+            // the column to NULL. But if the requested creature still exists, the stored roll was another creature's.
+            let if_creature_was_deleted = |id: Uuid| {
                 let sql = "dice_rolls.creature_id IS NULL AND NOT EXISTS (SELECT FROM public.creatures WHERE id = $1)";
                 (dice_rolls::Column::CreatureId, Expr::cust_with_values(sql, [id]))
             };
             let repeat_check = rows::RepeatCheck::ByColumnsAndAuthor {
                 author: dice_rolls::Column::RolledBy,
-                changed_by_database: creature_id.map(creature_was_deleted),
+                changed_by_database: creature_id.map(if_creature_was_deleted),
             };
             rows::insert_or_get(tx, build_row, dice_rolls::Column::Id, "roll", repeat_check).await
         })

@@ -8,7 +8,7 @@ mod translate;
 use entity::sea_orm_active_enums::SessionStatus;
 use sea_orm::{ActiveEnum, DbErr};
 
-pub(crate) use translate::{explain_bind_mismatch, explain_ungranted_column, no_event_access_error};
+pub(crate) use translate::{explain_bind_mismatch, explain_missing_privilege, no_event_access_error};
 
 use crate::content::ValidationError;
 

@@ -232,8 +232,8 @@ fn choose_history_id(
     }
 }
 
-/// Returns the error for a result of `private.event_access` or `private.my_event_access`. `None` if the
-/// account may read the session's events.
+/// Returns the error for a result of `private.event_access` or `private.my_event_access`. `None` if the account may
+/// read the session's events.
 fn event_access_error(status: &str) -> Option<Error> {
     match status {
         "may_read" => None,

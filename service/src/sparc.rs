@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::{Error, ServerStatus, error::explain_ungranted_column, events::Hub};
+use crate::{Error, ServerStatus, error::explain_missing_privilege, events::Hub};
 
 /// Reads the comment on the table of migrations (`sparc_migrations`). The comment ends with the version of the schema,
 /// and every login may read it. No row means that there is no schema; an empty comment means that a migration has not
@@ -94,7 +94,7 @@ impl Sparc {
     fn new(database: Database) -> Self {
         // The context of a database is a value that each of its connections carries; `subscribe` finds the hub there.
         let hub = Arc::new(Hub::default());
-        Self { database: database.with_error_mapper(explain_ungranted_column).with_context(hub.clone()), hub }
+        Self { database: database.with_error_mapper(explain_missing_privilege).with_context(hub.clone()), hub }
     }
 
     /// Returns a connection with the identity of a signed-in user: role `authenticated`.
@@ -197,8 +197,8 @@ pub struct Options {
     /// the same round trip, and each statement takes a second round trip to be prepared.
     pub cache_prepared_statements: bool,
     /// The deadline of each operation as a whole, with its retries, and of each statement that the application runs
-    /// itself ([`IdentityConnection::with_deadline`]). The default is 30 seconds; without
-    /// a deadline, an operation would wait forever if the network silently drops packets. `None` means no deadline.
+    /// itself ([`IdentityConnection::with_deadline`]). The default is 30 seconds; without a deadline, an operation
+    /// would wait forever if the network silently drops packets. `None` means no deadline.
     pub deadline: Option<Duration>,
     /// The URL for [`Sparc::as_service`], with another login. Recommended: the users' login then need not be a member
     /// of `service_role`, so that no SQL that runs for a user can assume that role. The default is `None`: one login

@@ -161,8 +161,8 @@ impl<C: Caller> Tutorial<'_, C> {
     /// # Errors
     ///
     /// [`Error::TutorialOutOfOrder`] if `step` is not the current step or is the last of the path, or if the caller has
-    /// skipped the tutorial without beginning a path; [`Error::NotFound`] if the caller has neither begun
-    /// nor skipped the tutorial; [`Error::NotSignedIn`].
+    /// skipped the tutorial without beginning a path; [`Error::NotFound`] if the caller has neither begun nor skipped
+    /// the tutorial; [`Error::NotSignedIn`].
     pub async fn complete_step(self, step: Step) -> Result<tutorial_progress::Model, Error> {
         operation!(self.caller, "tutorial.complete_step", |tx| {
             let progress = lock_progress(tx, tx.user_id()?).await?;

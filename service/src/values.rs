@@ -224,8 +224,8 @@ bounded_integer!(
 );
 
 bounded_integer!(
-    /// The value of a character's attribute: 1 to 6, the number of dice that are rolled for the attribute before dice
-    /// modifiers change this number.
+    /// The value of a character's attribute: 1 to 6. It is the number of dice of a check of the attribute, to which
+    /// dice modifiers are added.
     AttributeValue,
     1 to 6,
     "attribute",

@@ -227,7 +227,7 @@ async fn write_seats_section(fixture: &Fixture, page: &mut String) {
         "session_players",
         "r: reads the player's seat, j: takes a new seat (the visitor and the service: one for the stranger), s: seats the stranger,\n\
          a: leaves or rejoins, k: removes the player, b: gives the removed player the seat back, l: lets the removed player rejoin,\n\
-         c: puts another own character in their seat, x: puts another one in the player's, h: restores their own heroic save, d: deletes the player's seat.\n\
+         c: changes the character of their own seat, x: changes the character of the player's seat, h: restores their own heroic save, d: deletes the player's seat.\n\
          The visitor and the service have no seat; a, c and h are attempts on the player's.",
     );
     let (player, stranger, removed) = (fixture.actor("player"), fixture.actor("stranger"), fixture.actor("removed"));

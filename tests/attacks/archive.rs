@@ -41,8 +41,9 @@ pub(super) async fn create_archived_session(world: &World) -> (GameSession, Uuid
     (game, roll)
 }
 
-/// Asserts that two errors do not differ. Row security keeps users from seeing a DETAIL with the key; for the service
-/// and the owner, only PostgreSQL's own error has one.
+/// Asserts that the error for an archived session's id does not differ from that for the id of another existing row,
+/// except in DETAIL: the unique index reports the key there to the service and the owner (not to users, because of row
+/// security), and the trigger for archived ids reports nothing.
 fn assert_same_error(error: SqlError, expected: SqlError, caller: &SqlCaller) {
     let without_detail = |error: SqlError| SqlError { detail: String::new(), ..error };
     if caller.id.is_some() {

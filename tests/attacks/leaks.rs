@@ -1,6 +1,6 @@
 //! A refusal reveals nothing about rows that the caller may not see: its text is the same whether they exist or not.
-//! Two exceptions are accepted (`README.md`): a new row is refused if its id is in use, and a new seat is refused with
-//! one error if its character does not exist, and with another if the character is somebody else's.
+//! Two exceptions are accepted (`tests/attacks/README.md`): a new row is refused if its id is in use, and a new seat is
+//! refused with one error if its character does not exist, and with another if the character is somebody else's.
 
 use uuid::Uuid;
 
@@ -51,7 +51,7 @@ async fn nobody_learns_which_rolls_of_others_exist_or_were_repeated_by_a_heroic_
     // The player has a seat in `own_game` only, and knows ids of rows of `other_game`.
     let (other_game, own_game) = (world.new_active_session(2).await, world.new_active_session(1).await);
     let (saver, fellow_player, player) = (&other_game.players[0], &other_game.players[1], &own_game.players[0]);
-    // Two rolls that failed five seconds ago, so that heroic saves could repeat them. One save does.
+    // Two rolls that failed five seconds ago, so that each could be repeated by a heroic save. Only the first one is.
     let roll_with_save = world.new_attack_roll(other_game.session_id, saver.character_id, "{1,2,1,2,1}", 18, 5).await;
     let roll_without_save =
         world.new_attack_roll(other_game.session_id, fellow_player.character_id, "{1,2,1,2,1}", 18, 5).await;

@@ -232,35 +232,41 @@ async fn the_deletion_of_a_live_session_fails_at_once_if_it_would_wait() {
     assert_invariants(&world).await;
 }
 
-/// The owner of the tables makes each of two Seers the Seer of the other one's session, in two concurrent statements.
-/// Each statement changes the counters of both profiles.
+/// The owner of the tables exchanges two rows between two users, in two concurrent statements. Each statement changes
+/// the counters of both profiles.
 #[tokio::test]
-async fn exchanging_the_seers_of_two_sessions_does_not_deadlock() {
-    let world = World::new().await;
-    let games = [world.new_session(0).await, world.new_session(0).await];
-    let mut seers = [games[0].seer.user_id(), games[1].seer.user_id()];
-    seers.sort();
-    // Profiles are locked in the order of their ids.
-    let [low_seer, high_seer] = seers;
-    // This lock makes both statements wait, so that they run at the same time.
-    let lock_holder = world.owner().begin().await;
-    assert_eq!(
-        execute_in(&lock_holder, &format!("SELECT FROM users WHERE id = '{high_seer}' FOR NO KEY UPDATE")).await,
-        Ok(1)
-    );
-    let mut change_tasks = Vec::new();
-    for (expected_waiters, old_seer, new_seer) in [(1, high_seer, low_seer), (2, low_seer, high_seer)] {
-        let game = games.iter().find(|game| game.seer.user_id() == old_seer).unwrap();
-        let owner = world.owner();
-        let sql = format!("UPDATE sessions SET seer_id = '{new_seer}' WHERE id = '{}'", game.session_id);
-        change_tasks.push(tokio::spawn(async move { attempt(&owner, &sql).await }));
-        world.owner().wait_until_backends_wait_for_locks(expected_waiters).await;
+async fn exchanging_sessions_adventures_or_characters_between_two_users_does_not_deadlock() {
+    for (table, owner_column) in [("sessions", "seer_id"), ("adventures", "creator_id"), ("characters", "user_id")] {
+        let world = World::new().await;
+        let games = [world.new_session(0).await, world.new_session(0).await];
+        let mut users = [games[0].seer.user_id(), games[1].seer.user_id()];
+        users.sort();
+        for user in users {
+            world.new_draft_adventure(user).await;
+            world.owner().execute(&insert_character_sql(uuid::Uuid::new_v4(), user)).await.unwrap();
+        }
+        // Profiles are locked in the order of their ids.
+        let [low_user, high_user] = users;
+        // This lock makes both statements wait, so that they run at the same time.
+        let lock_holder = world.owner().begin().await;
+        let lock = format!("SELECT FROM users WHERE id = '{high_user}' FOR NO KEY UPDATE");
+        assert_eq!(execute_in(&lock_holder, &lock).await, Ok(1));
+        let mut change_tasks = Vec::new();
+        for (expected_waiters, old_user, new_user) in [(1, high_user, low_user), (2, low_user, high_user)] {
+            let owner = world.owner();
+            let sql = format!(
+                "UPDATE {table} SET {owner_column} = '{new_user}'
+                 WHERE id = (SELECT id FROM {table} WHERE {owner_column} = '{old_user}' ORDER BY id LIMIT 1)"
+            );
+            change_tasks.push(tokio::spawn(async move { attempt(&owner, &sql).await }));
+            world.owner().wait_until_backends_wait_for_locks(expected_waiters).await;
+        }
+        lock_holder.rollback().await.unwrap();
+        for change_task in change_tasks {
+            assert_eq!(change_task.await.unwrap(), "done", "{table}");
+        }
+        assert_invariants(&world).await;
     }
-    lock_holder.rollback().await.unwrap();
-    for change_task in change_tasks {
-        assert_eq!(change_task.await.unwrap(), "done");
-    }
-    assert_invariants(&world).await;
 }
 
 /// The jobs that archive ended sessions and cancel abandoned ones need some rows of each session. If somebody has

@@ -1,7 +1,8 @@
 //! Rules for users also apply to a user whose statement changes the role while it runs, and to a user who writes
-//! through a trigger of their own. After a reset of the role, the statement runs as the login role. So these tests
-//! connect with a login that is a member of `anon` and `authenticated` only. In the last test, nobody
-//! changes a role: a statement that has waited for a lock is checked against the session as it is then.
+//! through a trigger of their own. After a reset of the role, a statement runs as the login role. So the statements of
+//! these users run over a login that is a member of `anon` and `authenticated` only. Two tests are different: one uses
+//! an operator's own role; and in the last test, nobody changes a role, but a statement that has waited for a lock is
+//! checked against the session as it is then.
 
 use uuid::Uuid;
 
@@ -214,8 +215,8 @@ async fn the_rules_for_users_do_not_apply_to_an_operators_own_role() {
     transaction.rollback().await.unwrap();
 }
 
-/// A statement waits for a session that another transaction has locked. That transaction changes the session,
-/// removes the player, or replaces the join code.
+/// A statement waits for a session that another transaction has locked. That transaction changes the session, removes
+/// the player, or replaces the join code.
 #[tokio::test]
 async fn a_session_that_changed_while_a_statement_waited_for_it_is_checked_again() {
     let world = World::new().await;

@@ -75,8 +75,8 @@ async fn a_refused_event_does_not_wait_for_its_session_and_draws_at_most_one_num
 }
 
 /// If creating a session kept a shared lock on its adventure (stronger than the KEY SHARE lock of the foreign key),
-/// overlapping transactions that create sessions could make an UPDATE of the adventure wait for ever. So it
-/// keeps none; at REPEATABLE READ, it fails if the adventure has changed since the snapshot.
+/// overlapping transactions that create sessions could make an UPDATE of the adventure wait for ever. So it keeps none;
+/// at REPEATABLE READ, it fails if the adventure has changed since the snapshot.
 #[tokio::test]
 async fn creating_a_session_does_not_block_updates_of_its_adventure() {
     let world = World::new().await;

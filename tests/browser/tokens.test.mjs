@@ -25,7 +25,7 @@ test("tokens signed with the shared secret or a published key are accepted", asy
   assert.equal(await nameOrRefusal(ada.token), "Ada");
 });
 
-test("tokens that are wrongly signed, incomplete, malformed or expired are refused", async () => {
+test("tokens that are wrongly signed, malformed, expired or not valid yet, or that lack a claim or have a wrong one, are refused", async () => {
   const now = Math.floor(Date.now() / 1000), id = ada.profile.id;
   const unpublishedKeyPair = generateKeyPairSync("ec", { namedCurve: "P-256" });
   const publicKeyPem = (pair) => pair.publicKey.export({ type: "spki", format: "pem" });

@@ -48,8 +48,8 @@ fn interleavings(transactions: &[Vec<Step>]) -> Vec<Schedule> {
 }
 
 /// Returns every schedule of some transactions; `last_steps` has the last step (commit or rollback) of each of them. At
-/// READ COMMITTED, where each statement takes its own snapshot, it does not matter when a
-/// transaction begins, so all begin first.
+/// READ COMMITTED, where each statement takes its own snapshot, it does not matter when a transaction begins, so all
+/// begin first.
 fn schedules(level: IsolationLevel, last_steps: &[Step]) -> Vec<Schedule> {
     let begin_matters = level == IsolationLevel::RepeatableRead;
     let transactions: Vec<Vec<Step>> = last_steps

@@ -91,7 +91,11 @@ impl Client {
 
     /// Waits until the statement has finished or is blocked by a lock. Returns its answer, or `None` if it is blocked
     /// or the task that sends the statements has ended.
-    async fn receive_answer_unless_blocked(&mut self, database: &mut GameDatabase) -> Option<Answer> {
+    async fn receive_answer_unless_blocked(
+        &mut self,
+        database: &mut GameDatabase,
+        context: &impl fmt::Display,
+    ) -> Option<Answer> {
         let started_at = Instant::now();
         loop {
             if let Ok(answer) = timeout(Duration::from_millis(2), self.answer_receiver.recv()).await {
@@ -101,14 +105,16 @@ impl Client {
             if database.is_blocked(self.backend_pid).await {
                 return None;
             }
-            assert!(started_at.elapsed() < HANG_TIMEOUT, "a statement does not finish");
+            assert!(started_at.elapsed() < HANG_TIMEOUT, "a statement does not finish: {context}");
         }
     }
 
     /// Waits until the statement has finished, and returns its answer; `None` if the task that sends the statements has
     /// ended.
-    async fn receive_answer(&mut self) -> Option<Answer> {
-        let answer = timeout(HANG_TIMEOUT, self.answer_receiver.recv()).await.expect("a statement must finish");
+    async fn receive_answer(&mut self, context: &impl fmt::Display) -> Option<Answer> {
+        let answer = timeout(HANG_TIMEOUT, self.answer_receiver.recv())
+            .await
+            .unwrap_or_else(|_| panic!("a statement does not finish: {context}"));
         self.has_pending_statement = false;
         answer
     }
@@ -202,13 +208,13 @@ impl Runner {
     pub async fn rows_locked_by(&mut self, statement: &Statement) -> Vec<String> {
         self.database.restore().await;
         self.clients[0].send(begin_sql(statement, IsolationLevel::ReadCommitted));
-        self.clients[0].receive_answer().await;
+        self.clients[0].receive_answer(&statement.name).await;
         self.clients[0].send(with_ids(statement.sql));
-        let answer = self.clients[0].receive_answer().await;
+        let answer = self.clients[0].receive_answer(&statement.name).await;
         assert!(matches!(answer, Some(Ok(1..))), "{} must affect a row when it runs alone: {answer:?}", statement.name);
         let locked = self.database.locked_rows().await;
         self.clients[0].send("ROLLBACK".to_owned());
-        self.clients[0].receive_answer().await;
+        self.clients[0].receive_answer(&statement.name).await;
         locked
     }
 
@@ -224,7 +230,7 @@ impl Runner {
         for (holder, row) in self.holders.iter_mut().zip(&case.held_rows) {
             holder.send(with_ids(&format!("BEGIN; SELECT FROM {row} FOR UPDATE")));
             // The held rows differ, and no other transaction is open, so no holder waits.
-            let answer = holder.receive_answer().await;
+            let answer = holder.receive_answer(case).await;
             assert!(matches!(answer, Some(Ok(_))), "{answer:?}: {row}");
         }
 
@@ -241,7 +247,7 @@ impl Runner {
             for transaction in 0..outcomes.len() {
                 if self.clients[transaction].has_pending_statement
                     && let Some(answer) =
-                        self.clients[transaction].receive_answer_unless_blocked(&mut self.database).await
+                        self.clients[transaction].receive_answer_unless_blocked(&mut self.database, case).await
                 {
                     outcomes[transaction].answer = Some(answer);
                     for step in postponed_steps[transaction].drain(..).rev() {
@@ -254,7 +260,7 @@ impl Runner {
                     has_released_rows = true;
                     for holder in &mut self.holders[..case.held_rows.len()] {
                         holder.send("ROLLBACK".to_owned());
-                        holder.receive_answer().await;
+                        holder.receive_answer(case).await;
                     }
                     continue;
                 }
@@ -275,19 +281,19 @@ impl Runner {
             match step {
                 Step::Begin => {
                     self.clients[transaction].send(begin_sql(statement, case.level));
-                    self.clients[transaction].receive_answer().await;
+                    self.clients[transaction].receive_answer(case).await;
                 }
                 Step::Send => {
                     self.clients[transaction].send(with_ids(statement.sql));
                     if let Some(answer) =
-                        self.clients[transaction].receive_answer_unless_blocked(&mut self.database).await
+                        self.clients[transaction].receive_answer_unless_blocked(&mut self.database, case).await
                     {
                         outcomes[transaction].answer = Some(answer);
                     }
                 }
                 Step::Commit | Step::Rollback => {
                     self.clients[transaction].send(if step == Step::Commit { "COMMIT" } else { "ROLLBACK" }.to_owned());
-                    let answer = self.clients[transaction].receive_answer().await;
+                    let answer = self.clients[transaction].receive_answer(case).await;
                     let has_ended = matches!(answer, Some(Ok(_)));
                     if !has_ended {
                         problems.push(format!("{} does not commit or roll back: {answer:?}", statement.name));

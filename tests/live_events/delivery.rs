@@ -1,5 +1,5 @@
-//! Each event arrives once and in order, even under load, if it is committed late, if it is large, and after the server
-//! has crashed.
+//! Each event arrives once and in order. This also holds under load, for events that are committed late, for large
+//! events, and after the server has crashed.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use testdb::Server;
 use uuid::Uuid;
 
 use super::{
-    callers_with_access, connect_sparc, event_seqs, insert_events_sql, new_wave, next_event, read_to_error, read_until,
-    receives_nothing, write_events,
+    callers_with_access, connect_sparc, event_seqs, insert_events_sql, new_wave_event, next_event, read_to_error,
+    read_until, receives_nothing, write_events,
 };
 use crate::world::{BoxedTask, World, insert_attribute_check_sql, run_together};
 
@@ -32,8 +32,8 @@ async fn an_event_arrives_once_and_in_order_whoever_writes_it() {
     let mut resumed_stream =
         second_sparc.as_user(player.user_id).events().subscribe(game.session_id, Some(seqs_before[0])).await.unwrap();
 
-    ada.events().send(new_wave(game.session_id)).await.unwrap();
-    let sent_event = second_sparc.as_user(player.user_id).events().send(new_wave(game.session_id)).await.unwrap();
+    ada.events().send(new_wave_event(game.session_id)).await.unwrap();
+    let sent_event = second_sparc.as_user(player.user_id).events().send(new_wave_event(game.session_id)).await.unwrap();
     assert_eq!(
         read_until(&mut stream_from_now, sent_event.seq).await.len(),
         2,
@@ -71,7 +71,7 @@ async fn fifty_subscribers_in_ten_sessions_get_every_event_under_load() {
             let sender = [&first_sparc, &second_sparc][index].as_user(player.user_id);
             writers.push(Box::pin(async move {
                 for _ in 0..8 {
-                    sender.events().send(new_wave(session_id)).await.unwrap();
+                    sender.events().send(new_wave_event(session_id)).await.unwrap();
                     write_events(&caller, session_id, 2).await;
                 }
             }));
@@ -105,7 +105,7 @@ async fn fifty_subscribers_in_ten_sessions_get_every_event_under_load() {
 }
 
 #[tokio::test]
-async fn an_event_that_is_committed_after_a_higher_number_was_delivered_arrives() {
+async fn an_event_arrives_even_if_another_sessions_event_with_a_higher_number_was_committed_first() {
     let world = World::new().await;
     let (game, other_game) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let sparc = connect_sparc(&world).await;
@@ -185,7 +185,7 @@ async fn a_stream_survives_a_crash_of_the_server() {
     for round in 0..3 {
         let sent_event = loop {
             // The first attempts after a crash can get a connection that it has broken.
-            match ada.events().send(new_wave(game.session_id)).await {
+            match ada.events().send(new_wave_event(game.session_id)).await {
                 Ok(event) => break event,
                 Err(error) => assert!(error.is_retryable() || error.code() == "commit_unknown", "{error}"),
             }
@@ -211,8 +211,8 @@ async fn large_events_and_large_batches_arrive() {
     }
     let count_before = event_seqs(&world, game.session_id).await.len();
     for round in 0..3 {
-        // An event with 6,000 UUIDs is larger than what the poller reads, so each subscriber has to read it from the
-        // database. The event of the first round is small.
+        // The poller, which reads for all subscribers, does not read an event as large as one with 6,000 UUIDs: each
+        // subscriber reads it. The event of the first round is small.
         let words: Vec<String> = (0..6000).map(|_| Uuid::new_v4().to_string()).collect();
         let state = if round == 0 { json!(words[..4]) } else { json!(words) };
         seer.sessions().set_game_state(game.session_id, state.clone(), ExpectedVersion::Any).await.unwrap();

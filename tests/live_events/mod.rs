@@ -74,7 +74,7 @@ pub async fn event_seqs(world: &World, session_id: Uuid) -> Vec<i64> {
 }
 
 /// Returns an event of the kind `wave`, to send to the session.
-pub fn new_wave(session_id: Uuid) -> NewEvent {
+pub fn new_wave_event(session_id: Uuid) -> NewEvent {
     NewEvent { session_id, kind: "wave".into(), payload: json!({ "hand": "left" }), ..Default::default() }
 }
 

@@ -221,7 +221,8 @@ pub const BREAKAGES: &[(&str, &str)] = &[
            ADD CONSTRAINT bounded_bio CHECK (char_length(bio) <= 2000) NOT VALID",
         "constraint bounded_bio on public.users",
     ),
-    // With the constraint's index, the table loses its replica identity, which the table's line contains.
+    // This also drops the constraint's index, and with it the table's replica identity, which is part of the table's
+    // line.
     (
         "ALTER TABLE session_players DROP CONSTRAINT session_players_replica_identity_key",
         "table public.session_players",

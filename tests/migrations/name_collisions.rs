@@ -1,15 +1,16 @@
 //! Before the first migration, objects of another program have names that the schema needs.
 
-use sea_orm::ConnectionTrait;
-use sparc::migration::{connect, sea_orm_migration::MigratorTrait};
+use sea_orm::{ConnectionTrait, DatabaseConnection};
+use sparc::migration::{connect, install_script, sea_orm_migration::MigratorTrait};
 
 use super::{Migrator, create_unmigrated_database, read_catalog, refusal_message};
 
 /// Statements of another program, each with what the message says about the object.
-const COLLISIONS: [(&str, &str); 12] = [
+const COLLISIONS: [(&str, &str); 13] = [
     ("CREATE TABLE users (id int)", "table public.users"),
     ("CREATE TABLE characters (id int) PARTITION BY LIST (id)", "table public.characters"),
     ("CREATE VIEW sessions AS SELECT 1 AS id", "view public.sessions"),
+    ("CREATE VIEW profiles AS SELECT 1 AS id", "view public.profiles"),
     ("CREATE MATERIALIZED VIEW adventures AS SELECT 1 AS id", "materialized view public.adventures"),
     ("CREATE SEQUENCE creatures", "sequence public.creatures"),
     ("CREATE TYPE dice_rolls AS (x int)", "composite type public.dice_rolls"),
@@ -24,8 +25,15 @@ const COLLISIONS: [(&str, &str); 12] = [
     ),
 ];
 
+/// Returns the error with which the script for psql fails.
+async fn script_refusal(db: &DatabaseConnection) -> String {
+    let error = db.execute_unprepared(&install_script()).await.unwrap_err();
+    db.execute_unprepared("ROLLBACK").await.unwrap();
+    error.to_string()
+}
+
 #[tokio::test]
-async fn up_fresh_and_refresh_refuse_if_objects_of_another_program_have_our_names() {
+async fn up_fresh_refresh_and_the_script_refuse_if_objects_of_another_program_have_our_names() {
     for (sql, object) in COLLISIONS {
         let (_database, db) = create_unmigrated_database().await;
         db.execute_unprepared(sql).await.unwrap();
@@ -35,6 +43,8 @@ async fn up_fresh_and_refresh_refuse_if_objects_of_another_program_have_our_name
             let expected = format!("The database already has {object}, and no record");
             assert!(message.starts_with(&expected), "{sql}: {message}");
         }
+        let refusal = script_refusal(&db).await;
+        assert!(refusal.contains("already"), "{sql}: {refusal}");
         assert_eq!(read_catalog(&db).await, catalog_before, "{sql}");
     }
 }
@@ -42,7 +52,7 @@ async fn up_fresh_and_refresh_refuse_if_objects_of_another_program_have_our_name
 /// `up` creates triggers with CREATE OR REPLACE, and drops a policy before it creates it. Supabase's documentation has
 /// a trigger `on_auth_user_created`.
 #[tokio::test]
-async fn up_refuses_if_a_trigger_or_policy_of_another_program_on_a_table_of_the_platform_has_one_of_our_names() {
+async fn up_and_the_script_refuse_if_a_trigger_or_policy_on_a_table_of_the_platform_has_one_of_our_names() {
     let server = testdb::Server::start_supabase(None).await.unwrap();
     for (sql, object) in [
         (
@@ -65,6 +75,9 @@ async fn up_refuses_if_a_trigger_or_policy_of_another_program_on_a_table_of_the_
             let message = refusal_message(attempt.unwrap_err());
             assert!(message.starts_with(&format!("The database already has {object}, and no record")), "{message}");
         }
+        let (_, name) = object.split_once(' ').unwrap();
+        let refusal = script_refusal(&db).await;
+        assert!(refusal.contains(&format!("the database already has trigger or policy {name}: ")), "{refusal}");
         assert_eq!(read_catalog(&superuser).await, catalog_before, "{object}");
     }
 }
@@ -72,7 +85,7 @@ async fn up_refuses_if_a_trigger_or_policy_of_another_program_on_a_table_of_the_
 /// `up` creates functions with CREATE OR REPLACE, so it would overwrite a function with the same argument types. It
 /// refuses a function with the same name, whatever its arguments.
 #[tokio::test]
-async fn up_refuses_if_a_function_of_another_program_has_one_of_our_names() {
+async fn up_and_the_script_refuse_if_a_function_of_another_program_has_one_of_our_names() {
     let (_database, db) = create_unmigrated_database().await;
     db.execute_unprepared("CREATE FUNCTION get_session_details(x int) RETURNS int LANGUAGE sql AS 'SELECT x'")
         .await
@@ -80,5 +93,7 @@ async fn up_refuses_if_a_function_of_another_program_has_one_of_our_names() {
     let catalog_before = read_catalog(&db).await;
     let message = refusal_message(Migrator::up(&db, None).await.unwrap_err());
     assert!(message.contains("function public.get_session_details"), "{message}");
+    let refusal = script_refusal(&db).await;
+    assert!(refusal.contains("already has function get_session_details(integer)"), "{refusal}");
     assert_eq!(read_catalog(&db).await, catalog_before);
 }

@@ -62,7 +62,7 @@ pub struct Seat {
     pub has_used_heroic_save: bool,
     /// Whether the column `heroic_saves_used` is 1. A new encounter sets the column to 0, except for a removed player,
     /// so this field can differ from `has_used_heroic_save`.
-    pub is_heroic_save_column_set: bool,
+    pub is_save_counted_in_column: bool,
     /// Whether the Seer has removed the player and not readmitted them.
     pub is_removed: bool,
 }

@@ -68,7 +68,7 @@ impl Game {
             hero,
             is_active: true,
             has_used_heroic_save: false,
-            is_heroic_save_column_set: false,
+            is_save_counted_in_column: false,
             is_removed: false,
         };
         game_session.seats.insert(player, seat);
@@ -111,7 +111,7 @@ impl Game {
             hero,
             is_active: true,
             has_used_heroic_save: false,
-            is_heroic_save_column_set: false,
+            is_save_counted_in_column: false,
             is_removed: false,
         });
         seat.hero = hero;
@@ -277,7 +277,7 @@ impl Game {
         };
         let game_session = &mut self.sessions[session];
         if let Some(seat) = game_session.seats.get_mut(&player) {
-            (seat.has_used_heroic_save, seat.is_heroic_save_column_set) = (true, true);
+            (seat.has_used_heroic_save, seat.is_save_counted_in_column) = (true, true);
         }
         game_session.count_event("dice_rolled");
         self.rolls.push(Roll { id, session, hero: Some(hero), success: false, original: Some(original) });

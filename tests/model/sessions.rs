@@ -87,7 +87,7 @@ impl Game {
             session.encounter_number += 1;
             for seat in session.seats.values_mut() {
                 seat.has_used_heroic_save = false;
-                seat.is_heroic_save_column_set &= seat.is_removed;
+                seat.is_save_counted_in_column &= seat.is_removed;
             }
             session.count_event("encounter_changed");
         }

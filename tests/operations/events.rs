@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{Caller, Operation, Refusal, operation, outcome_code, refusal};
 
-fn new_wave(session_id: Uuid) -> NewEvent {
+fn new_wave_event(session_id: Uuid) -> NewEvent {
     NewEvent { session_id, kind: "wave".into(), ..Default::default() }
 }
 
@@ -19,7 +19,7 @@ pub fn operations() -> Vec<Operation> {
         operation!(
             "events.send",
             ["not_signed_in", "not_allowed", "not_seated", "done", "done", "done"],
-            |tx, fixture| tx.events().send(new_wave(fixture.active_session))
+            |tx, fixture| tx.events().send(new_wave_event(fixture.active_session))
         ),
         operation!("events.after", PARTICIPANTS_AND_SERVICE_MAY_CALL, |tx, fixture| tx
             .events()
@@ -47,21 +47,21 @@ pub fn refusals() -> Vec<Refusal> {
         refusal!("events.newest_seq", Service, "not_found", |tx, fixture| tx
             .events()
             .newest_seq(fixture.archived_session)),
-        refusal!("events.send", Service, "not_found", |tx, fixture| tx.events().send(new_wave(Uuid::new_v4()))),
+        refusal!("events.send", Service, "not_found", |tx, fixture| tx.events().send(new_wave_event(Uuid::new_v4()))),
         refusal!("events.send", Player, "invalid_value", |tx, fixture| {
-            tx.events().send(NewEvent { kind: String::new(), ..new_wave(fixture.active_session) })
+            tx.events().send(NewEvent { kind: String::new(), ..new_wave_event(fixture.active_session) })
         }),
         // With the prefix `client.`, this kind has 65 characters; 64 are allowed.
         refusal!("events.send", Player, "invalid_value", |tx, fixture| {
-            tx.events().send(NewEvent { kind: "k".repeat(58), ..new_wave(fixture.active_session) })
+            tx.events().send(NewEvent { kind: "k".repeat(58), ..new_wave_event(fixture.active_session) })
         }),
         refusal!("events.send", Player, "invalid_value", |tx, fixture| {
-            tx.events().send(NewEvent { payload: json!("\0"), ..new_wave(fixture.active_session) })
+            tx.events().send(NewEvent { payload: json!("\0"), ..new_wave_event(fixture.active_session) })
         }),
         refusal!("events.send", Player, "id_conflict", |tx, fixture| async {
             let id = Some(Uuid::new_v4());
-            tx.events().send(NewEvent { id, ..new_wave(fixture.active_session) }).await?;
-            tx.events().send(NewEvent { id, payload: json!(2), ..new_wave(fixture.active_session) }).await
+            tx.events().send(NewEvent { id, ..new_wave_event(fixture.active_session) }).await?;
+            tx.events().send(NewEvent { id, payload: json!(2), ..new_wave_event(fixture.active_session) }).await
         }),
     ]
 }

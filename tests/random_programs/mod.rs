@@ -1,7 +1,8 @@
 //! Random programs, whose outcomes are compared with those of a model. A program is several concurrent tasks, each of
 //! which makes random calls as a user of its own. The model covers identity, savepoints, failures, dropped calls and
-//! streams. At the end, the database must have every row whose insert was committed and no row whose insert failed or
-//! was rolled back. Each statement must run as its caller. (`dropped_calls.rs` has tests that are not random.)
+//! streams of query results. At the end, the database must have every row whose insert was committed and no row whose
+//! insert failed or was rolled back. Each statement must run as its caller. (`dropped_calls.rs` has tests that are not
+//! random.)
 //!
 //! For a longer run: `SPARC_PROGRAMS=5000 cargo test --release --test integration random_programs`. `SPARC_SEED=7` runs
 //! only the program with that seed.

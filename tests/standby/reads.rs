@@ -57,8 +57,8 @@ fn count_servers(sparc: &Sparc, role: ServerRole) -> usize {
 async fn callers_read_their_own_writes_and_never_an_older_state() {
     let Some(cluster) = Cluster::start().await else { return };
     let sparc = cluster.connect().await;
-    // How many of the read-only transactions below ran on a standby. On a loaded machine the standbys may lag
-    // behind for a while, so all clients continue until enough of these transactions ran there.
+    // How many of the read-only transactions below ran on a standby. On a loaded machine the standbys may lag behind
+    // for a while, so all clients continue until enough of these transactions ran there.
     let standby_read_count = Arc::new(AtomicUsize::new(0));
     let mut tasks = Vec::new();
     for _ in 0..8 {

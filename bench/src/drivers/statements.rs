@@ -1,5 +1,5 @@
-//! The statements of the operations, and the values of the statements' parameters. The two hand-written programs (plain
-//! sqlx, and tokio-postgres with pipelining) send the same statements as the service.
+//! The statements of the measured operations ([`Operation`]), and the values of their parameters. The two hand-written
+//! programs (plain sqlx, and tokio-postgres with pipelining) send the same statements as the service.
 
 use std::sync::Arc;
 
@@ -113,7 +113,7 @@ fn parse_type(name: &str) -> Result<Type, Failure> {
     })
 }
 
-/// The values of one call of an operation, for tokio-postgres.
+/// The values of one call of any of the operations, for tokio-postgres.
 pub struct Values<'a> {
     argument_set: &'a ArgumentSet,
     /// The id of the new roll. Only [`Operation::Roll`] uses this field and the next ones.

@@ -22,7 +22,7 @@ use crate::{
     writes::{new_roll, roll_values},
 };
 
-/// The rows of the database: only a few, because only rolls of one session are measured.
+/// The rows of the database: fewer than in other measurements, because only rolls of one session are measured.
 const DATA_SET: DataSet =
     DataSet { users: 1000, adventures: 100, active_sessions: 20, unstarted_sessions: 20, ended_sessions: 2000 };
 /// The number of rolls per transaction.

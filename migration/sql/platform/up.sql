@@ -2,8 +2,8 @@
 -- and Supabase's schema `extensions` with two optional extensions. (`m20261101_000001_platform.rs` creates the stand-in
 -- for schema `auth`, with the functions in `auth.sql`, and sets the privileges on schema `private`.) What exists
 -- already is kept as it is, with one exception: the role that migrates becomes a member of Supabase's roles, unless it
--- can assume them already. A schema or extension that is
--- created here gets a comment that begins with `made by sparc`, and `down.sql` removes no others.
+-- can assume them already. A schema or extension that is created here gets a comment that begins with `made by sparc`,
+-- and `down.sql` removes no others.
 
 -- Roles belong to the cluster, so migrations of two databases may create the same role at the same time. The second one
 -- then gets an error because the role exists, and ignores it.

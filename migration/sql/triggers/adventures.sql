@@ -83,7 +83,7 @@ BEGIN
   IF TG_OP = 'UPDATE' AND NEW.creator_id = OLD.creator_id THEN
     RETURN NULL;
   END IF;
-  IF TG_OP = 'UPDATE' THEN
+  IF TG_OP = 'UPDATE' THEN -- The adventure gets another creator.
     PERFORM FROM public.users WHERE id IN (OLD.creator_id, NEW.creator_id) ORDER BY id FOR NO KEY UPDATE;
   END IF;
   IF TG_OP <> 'INSERT' THEN

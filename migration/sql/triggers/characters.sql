@@ -73,7 +73,7 @@ BEGIN
     END IF;
     RETURN NULL;
   END IF;
-  IF TG_OP = 'UPDATE' THEN
+  IF TG_OP = 'UPDATE' THEN -- The character gets another owner.
     PERFORM FROM public.users WHERE id IN (OLD.user_id, NEW.user_id) ORDER BY id FOR NO KEY UPDATE;
   END IF;
   IF TG_OP <> 'INSERT' THEN

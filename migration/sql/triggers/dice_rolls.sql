@@ -43,7 +43,7 @@ BEGIN
     ERRCODE = 'SP015',
     MESSAGE = 'A heroic save must repeat a roll of the same character in the same session',
     TABLE = 'dice_rolls',
-    CONSTRAINT = 'heroic_save_of_own_roll';
+    CONSTRAINT = 'heroic_save_of_saveable_roll';
 END
 $$;
 

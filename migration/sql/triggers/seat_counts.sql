@@ -1,13 +1,12 @@
 -- Counts the active seats of each session, and those of each character and account in live sessions, and enforces the
 -- limits on seats. An *active* seat is one that its player holds now. A *live* session is one that has not ended.
 
--- Counts the seats that one statement takes and gives up. Refuses to take or give up a seat if the session
--- has ended, and to take one if the session is full, if the
--- session has started and a user (not the service) joins it for the first time, if the account has too many seats, or
--- if the character is retired or another player's. Refuses another character for an active seat once the session has
--- started. Emits the events of players who joined or left. The statement's sessions are locked first (by `lock_rows`),
--- then the characters, and then the profiles (rows of `public.users`). Characters and profiles are locked in the order
--- of their keys.
+-- Counts the seats that one statement takes and gives up. Refuses to take or give up a seat if the session has ended,
+-- and to take one if the session is full, if the session has started and a user (not the service) joins it for the
+-- first time, if the account has too many seats, or if the character is retired or another player's. Refuses another
+-- character for an active seat once the session has started. Emits the events of players who joined or left. The
+-- statement's sessions are locked first (by `lock_rows`), then the characters, and then the profiles (rows of
+-- `public.users`). Characters and profiles are locked in the order of their keys.
 CREATE OR REPLACE FUNCTION private.check_session_capacity()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -74,13 +73,12 @@ BEGIN
   IF session_ids IS NULL AND inactive_seat_session_ids IS NULL THEN
     RETURN NULL;
   END IF;
-  -- A function that the statement calls (in RETURNING, or through a trigger of a temporary table that
-  -- another part of the statement writes) may have changed
-  -- `is_active` or `character_id` of one of these seats again. The trigger of that second change has already run, so
-  -- its event would precede that of the first change, which is emitted below. The statement is therefore refused. It is
-  -- also refused if the function has completed or cancelled the session and then deleted it, and the seat with it:
-  -- the end of the session has then subtracted its seats from counters that do not yet include what this statement has
-  -- changed, so the counters would stay wrong.
+  -- A function that the statement calls (in RETURNING, or through a trigger of a temporary table that another part of
+  -- the statement writes) may have changed `is_active` or `character_id` of one of these seats again. The trigger of
+  -- that second change has already run, so its event would precede that of the first change, which is emitted below.
+  -- The statement is therefore refused. It is also refused if the function has completed or cancelled the session and
+  -- then deleted it, and the seat with it: the end of the session has then subtracted its seats from counters that do
+  -- not yet include what this statement has changed, so the counters would stay wrong.
   IF TG_OP <> 'DELETE' THEN
     IF EXISTS (
       SELECT

@@ -113,8 +113,8 @@ BEGIN
 END
 $$;
 
--- Returns the `event_access` of the caller. A user gets the same answer for a session that does not exist as for
--- a session of others.
+-- Returns the `event_access` of the caller. A user gets the same answer for a session that does not exist as for a
+-- session of others.
 CREATE OR REPLACE FUNCTION private.my_event_access(target_session_id uuid)
 RETURNS text
 LANGUAGE plpgsql

@@ -83,8 +83,8 @@ BEGIN
   )
     AND EXISTS (SELECT FROM public.sessions WHERE id = NEW.session_id AND status IN ('completed', 'cancelled'))
   THEN
-    -- `check_session_capacity` checks this too, but only after it has locked the session. If that waited
-    -- for a transaction that archives the session, this seat would stay locked meanwhile, and archiving would skip the
+    -- `check_session_capacity` checks this too, but only after it has locked the session. If that waited for a
+    -- transaction that archives the session, this seat would stay locked meanwhile, and archiving would skip the
     -- session, or wait for the seat too.
     PERFORM private.refuse_seat_after_end();
   END IF;

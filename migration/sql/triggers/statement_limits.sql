@@ -66,9 +66,9 @@ $$;
 -- counted: the caller no longer owns an adventure that is gone.
 --
 -- If the statement also deletes adventures, the database deletes their creatures in the name of the tables' owner, and
--- this trigger runs only once, after both. From PostgreSQL 18 on, it then runs as the owner, so
--- `current_user` does not show who the caller is. So the condition also looks at the role that was set with SET ROLE,
--- and if none is set, at the login.
+-- this trigger runs only once, after both. From PostgreSQL 18 on, it then runs as the owner, so `current_user` does not
+-- show who the caller is. So the condition also looks at the role that was set with SET ROLE, and if none is set, at
+-- the login.
 CREATE OR REPLACE FUNCTION private.check_deleted_creatures()
 RETURNS trigger
 LANGUAGE plpgsql

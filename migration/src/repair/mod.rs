@@ -66,7 +66,8 @@ pub(crate) enum Change {
 /// What the plan must repair, grouped by the kind of repair.
 struct Defects<'a> {
     state: &'a State,
-    /// The missing objects, those that the plan drops and creates again, and the privileges that its statements remove.
+    /// The missing objects, those that the plan drops and creates again, and the privileges to grant again because its
+    /// statements remove them.
     to_create: BTreeSet<String>,
     /// The other differences: objects to alter, privileges to revoke, and objects that the plan only drops.
     to_alter_or_drop: Vec<&'a Difference>,
@@ -180,13 +181,13 @@ impl Plan {
         defects.to_create.extend(privileges);
     }
 
-    /// Adds a statement that repairs no single object. If the database rejects the statement, no object is named.
+    /// Adds a statement that belongs to no particular object. If the database rejects it, the error names no object.
     fn push(&mut self, sql: impl Into<String>) {
         self.statements.push(Repair { sql: sql.into(), object: None });
     }
 
-    /// Adds a statement that repairs one object, which is named if the database rejects the statement. If existing rows
-    /// may violate the object's definition, as with constraints and unique indexes, `table_and_definition` must be
+    /// Adds a statement that repairs one object. If the database rejects it, the error names that object. If existing
+    /// rows may violate the object's definition, as with constraints and unique indexes, `table_and_definition` must be
     /// given, so that the error message can name those rows.
     fn push_repair(&mut self, sql: String, object: &str, table_and_definition: Option<(&str, &str)>) {
         let (table, definition) = table_and_definition.unzip();
@@ -226,7 +227,7 @@ ON CONFLICT DO NOTHING",
             }
         }
         if defects.to_create.contains("table private.account_gates") {
-            self.push(repeatable::CREATE_GATES);
+            self.push(repeatable::INSERT_GATES);
         }
         // Accounts may have signed up, changed or been deleted while a trigger was missing, disabled or ineffective.
         let syncs_profiles_with_accounts = |object: &str| match manifest::kind(object) {

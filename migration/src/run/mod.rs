@@ -211,7 +211,7 @@ async fn up(
         } else {
             query::execute_all(db, &script::finish_install_sql(state.record.jobs_were_scheduled)).await?;
             state = State::read(db).await?;
-            let is_counted = |found: &&CatalogObject| state.is_ours(&found.name) && record::is_repeatable(&found.name);
+            let is_counted = |found: &&CatalogObject| state.is_ours(&found.name) && record::is_recorded(&found.name);
             changes.push(SchemaChange::CreatedRepeatableObjects(state.found_objects.iter().filter(is_counted).count()));
         }
     }
@@ -269,7 +269,7 @@ async fn restore_names(
 fn update_record_sql(state: &State) -> Vec<String> {
     let jobs_are_recorded = state.record.jobs_were_scheduled || !state.environment.has_cron;
     let is_up_to_date = state.record.version.as_deref() == Some(env!("CARGO_PKG_VERSION"))
-        && record::repeatable_objects().iter().all(|object| state.record.objects.contains(object))
+        && record::recorded_objects().iter().all(|object| state.record.objects.contains(object))
         && jobs_are_recorded;
     let is_left_unchanged =
         !state.record.is_readable || is_up_to_date || preflight::check_not_migrated_by_newer_version(state).is_err();
@@ -329,7 +329,7 @@ async fn undo(
         .filter(|found| {
             will_drop_migrations_table || manifest::table_of(&found.name) != Some("public.sparc_migrations")
         })
-        .filter(|found| drops_tables || record::is_repeatable(&found.name))
+        .filter(|found| drops_tables || record::is_recorded(&found.name))
         .collect();
     // Only the check is needed: the call fails if an operator's object depends on one that will be dropped.
     dependents::find_dropped_by_cascade(db, &state, &to_drop).await?;

@@ -217,14 +217,14 @@ mod tests {
     #[test]
     fn no_two_tables_and_no_two_columns_of_a_table_have_the_same_comment() {
         let mut seen = BTreeSet::new();
-        for (object, comment) in &manifest::definitions() {
+        for (object, definition) in &manifest::definitions() {
             let Some(commented) = object.strip_prefix("comment on ") else { continue };
             let kind = manifest::kind(commented);
             // The table of a column; `None` for a table.
             let table = manifest::table_of(commented).filter(|_| kind == "column").map(str::to_owned);
             assert!(
-                seen.insert((kind.to_owned(), table, comment.clone())),
-                "{commented} has the comment of another one: {comment}"
+                seen.insert((kind.to_owned(), table, definition.clone())),
+                "{commented} has the comment of another one: {definition}"
             );
         }
         let count = |kind: &str| seen.iter().filter(|(seen_kind, ..)| seen_kind == kind).count();

@@ -32,8 +32,8 @@ impl From<rls::Error> for Error {
             rls::Error::ConnectionLost(source) => Self::ConnectionLost(source),
             rls::Error::CommitUnknown(source) => Self::CommitUnknown(source),
             rls::Error::InvalidClaims { rule } => Self::InvalidClaims { rule },
-            rls::Error::Application(source) => match source.downcast_ref::<UngrantedColumn>() {
-                Some(UngrantedColumn { table, instead }) => Self::ColumnNotGranted { table, instead },
+            rls::Error::Application(source) => match source.downcast_ref::<MissingPrivilege>() {
+                Some(MissingPrivilege { table, instead }) => Self::ColumnNotGranted { table, instead },
                 None => Self::Database(rls::Error::Application(source).into()),
             },
             rls::Error::Database(error) => translate_db_err(error),
@@ -119,7 +119,7 @@ fn translate_sqlstate(error: &SqlxPostgresError) -> Option<Error> {
         // tells which, so the server's messages must be in English (docs/operations.md).
         "23503" if error.message().starts_with("update or delete") => Error::StillReferenced,
         "23503" => Error::NotFound { what: referenced_kind(constraint) },
-        // NOT NULL violation. A roll gets the name of its character, which is missing if the character does not exist.
+        // NOT NULL violation. A roll gets the name of its character. If the character does not exist, the name is NULL.
         "23502" if error.column() == Some("character_name") => Error::NotFound { what: "character" },
         "23502" => Error::RuleViolated { constraint: format!("{} NOT NULL", error.column().unwrap_or_default()) },
         // Check violation.
@@ -133,7 +133,8 @@ fn translate_sqlstate(error: &SqlxPostgresError) -> Option<Error> {
         "40001" | "40P01" | "55P03" => Error::Busy,
         // Triggered data change violation, which the schema's triggers raise too.
         "27000" => Error::InvalidStatement {
-            reason: "a function that it calls must not change a row that it changes itself".to_owned(),
+            reason: "a function that the statement calls must not change a row that the statement itself changes"
+                .to_owned(),
         },
         // In failed SQL transaction.
         "25P02" => Error::TransactionFailed,
@@ -251,8 +252,8 @@ const TABLE_ACCESS: [TableAccess; 12] = [
     TableAccess {
         table: "adventures",
         rule: "only the creator of an adventure may do that; only the service sets rating and validation",
-        instead: "do not set is_valid, validation_errors, times_played, average_rating or the timestamps; the server \
-            does",
+        instead: "do not set is_valid, validation_errors, times_played, average_rating or the timestamps; the service \
+            or the database does",
     },
     TableAccess {
         table: "creatures",
@@ -290,14 +291,14 @@ fn table_rule(error: &SqlxPostgresError) -> &'static str {
 /// A caller's statement needs a privilege on a table, or on one of its columns, that users lack.
 #[derive(Debug, thiserror::Error)]
 #[error("a statement must not use a column of {table} that is not granted to users: {instead}")]
-struct UngrantedColumn {
+struct MissingPrivilege {
     table: &'static str,
     instead: &'static str,
 }
 
 /// Replaces PostgreSQL's `permission denied`, if a user gets it for a table of [`TABLE_ACCESS`], with an error that
 /// says what to do instead. Returns other errors unchanged.
-pub(crate) fn explain_ungranted_column(identity: &rls::Identity, error: DbErr) -> DbErr {
+pub(crate) fn explain_missing_privilege(identity: &rls::Identity, error: DbErr) -> DbErr {
     // Only users are told which columns to use: a visitor must sign in first, and `instead` does not apply to the
     // service, which may use more columns.
     if identity.user_id().is_none() {
@@ -309,7 +310,7 @@ pub(crate) fn explain_ungranted_column(identity: &rls::Identity, error: DbErr) -
         .filter(|server_error| server_error.code() == "42501" && server_error.routine() == Some("aclcheck_error"));
     match permission_denied.and_then(|server_error| find_table_access(server_error.message())) {
         Some(&TableAccess { table, instead, .. }) => {
-            rls::Error::Application(Arc::new(UngrantedColumn { table, instead })).into()
+            rls::Error::Application(Arc::new(MissingPrivilege { table, instead })).into()
         }
         None => error,
     }

@@ -203,8 +203,8 @@ async fn explain_refusal(caller: &IdentityConnection, session_id: Uuid, refusal:
     }
 }
 
-/// Reads a session's events after a `seq`, the oldest first. If `after_seq` is 0, omits events older than a day,
-/// even those that have not been deleted yet. Returns an error if the caller may not read the session's events.
+/// Reads a session's events after a `seq`, the oldest first. If `after_seq` is 0, omits events older than a day, even
+/// those that have not been deleted yet. Returns an error if the caller may not read the session's events.
 async fn read_events_after(
     tx: &OperationTransaction,
     session_id: Uuid,

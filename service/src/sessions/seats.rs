@@ -171,8 +171,8 @@ impl<C: Caller> Sessions<'_, C> {
 
     /// Removes a player from a session; the player cannot rejoin until [`readmit`](Self::readmit). Idempotent.
     ///
-    /// Who may: the Seer and the service; players may remove themselves, which is leaving. Three round
-    /// trips. Event `player_left`.
+    /// Who may: the Seer and the service; players may remove themselves, which is leaving. Three round trips. Event
+    /// `player_left`.
     ///
     /// # Errors
     ///

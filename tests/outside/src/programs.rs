@@ -35,8 +35,8 @@ pub async fn run_all(game: &PlayedGame) -> Result<(), Error> {
 async fn gateway(PlayedGame { ada, session, hero, .. }: &PlayedGame) -> Result<(), Error> {
     let details = ada.sessions().details(*session).await?;
     let mut last_seq = ada.events().newest_seq(*session).await?;
-    let new_wave = NewEvent { session_id: *session, kind: "wave".into(), ..Default::default() };
-    ada.events().send(new_wave).await?;
+    let new_wave_event = NewEvent { session_id: *session, kind: "wave".into(), ..Default::default() };
+    ada.events().send(new_wave_event).await?;
     let attack = NewRoll::attack(*session, Roller::Character(*hero), Attribute::Might, Difficulty::new(12)?);
     ada.dice().roll(attack).await?;
     for event in ada.events().after(*session, last_seq).await? {

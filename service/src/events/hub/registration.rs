@@ -46,8 +46,8 @@ impl Registration {
         self.newest_notification_interrupted_by(|| ())
     }
 
-    /// As [`newest_notification`](Self::newest_notification). `between` runs between the check whether the sender
-    /// has been dropped and the read: in a test, it ends the subscription.
+    /// As [`newest_notification`](Self::newest_notification). `between` runs between the check whether the sender has
+    /// been dropped and the read: in a test, it ends the subscription.
     pub(super) fn newest_notification_interrupted_by(
         &mut self,
         between: impl FnOnce(),

@@ -25,8 +25,8 @@ const ROWS_ARE_UPDATED_IN_ORDER: &str = "without this lock, the UPDATE that foll
     because of the plan that PostgreSQL chooses today; it may choose another";
 
 /// The kind and name of each mutant that the tests do not detect, because another rule covers it or because of today's
-/// query plans, with the reason. (In the reasons, a *live*
-/// session is one that has not ended, and a live seat is a seat that is held in such a session.)
+/// query plans, with the reason. (In the reasons, a *live* session is one that has not ended, and a live seat is a seat
+/// that is held in such a session.)
 pub const EQUIVALENT_MUTANTS: &[(&str, &str, &str)] = &[
     (
         "bound",
