@@ -84,7 +84,9 @@ async fn main() -> anyhow::Result<()> {
     other_standby.follow(&new_primary).await?;
     println!("{} {:.1?} after the kill, on attempt {attempts}", "the game continues".green(), killed_at.elapsed());
     // Waits until `sparc` finds that the other standby follows the new primary.
+    let waiting_since = Instant::now();
     while sparc.server_statuses().iter().all(|server| server.role != ServerRole::Replica) {
+        anyhow::ensure!(waiting_since.elapsed() < Duration::from_secs(20), "the other standby was not found again");
         sleep(Duration::from_millis(100)).await;
     }
     print_servers(&sparc, "the other standby follows the promoted one");
@@ -144,6 +146,7 @@ async fn roll_and_read(
     Ok(ada.dice().get(roll_id).await?.id)
 }
 
+/// Returns the number of the session's rolls on the first page of the history, which begins with the newest.
 async fn count_newest_rolls(ada: &IdentityConnection, game: &DemoGame) -> Result<usize, sparc::service::Error> {
     let scope = RollScope::Session(game.session);
     Ok(ada.dice().history(scope, &HistoryFilter::default(), None).await?.items.len())

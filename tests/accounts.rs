@@ -110,6 +110,8 @@ async fn a_soft_deletion_removes_personal_data_and_drafts_and_ends_seats_and_ses
         "INSERT INTO sessions (seer_id, adventure_id) VALUES ('{user_id}', '{published_adventure_id}') RETURNING id"
     );
     let waiting_session_id: Uuid = world.owner().fetch_value(&sql).await.unwrap();
+    let personal_data = "session_events WHERE payload::text LIKE '%Real Name%' OR payload::text LIKE '%me.png%'";
+    assert!(world.owner().count(personal_data).await > 0, "events must contain personal data before the closing");
 
     world.owner().execute(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{user_id}'")).await.unwrap();
 
@@ -127,8 +129,8 @@ async fn a_soft_deletion_removes_personal_data_and_drafts_and_ends_seats_and_ses
         1,
         "published adventures must stay"
     );
-    let personal_data = "session_events WHERE payload::text LIKE '%Real Name%' OR payload::text LIKE '%me.png%'";
     assert_eq!(world.owner().count(personal_data).await, 0, "no event may contain personal data");
+    // The player left twice: once above, and once because the account was closed.
     assert_eq!(world.owner().count("session_events WHERE event_type = 'player_left'").await, 2);
 }
 
@@ -292,7 +294,7 @@ async fn accounts_that_close_concurrently_do_not_deadlock() {
 }
 
 #[tokio::test]
-async fn closing_an_account_waits_for_a_locked_seat_without_locking_its_session() {
+async fn closing_an_account_waits_for_a_locked_seat_without_locking_the_seats_session() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let (owner, ada_id) = (world.owner(), game.players[0].user_id);
@@ -302,8 +304,8 @@ async fn closing_an_account_waits_for_a_locked_seat_without_locking_its_session(
     let close_account = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{ada_id}'");
     let (close_outcome, ()) = tokio::join!(owner.execute(&close_account), async {
         owner.wait_until_backends_wait_for_locks(1).await;
-        // Leaving locks the session after the seat, which would deadlock if closing the account held the session while
-        // it waits for the seat.
+        // Leaving locks the session after the seat. If closing the account had locked the session before it waited for
+        // the seat, that would be a deadlock.
         let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{ada_id}'");
         leave_transaction.execute_unprepared(&leave).await.unwrap();
         leave_transaction.commit().await.unwrap();

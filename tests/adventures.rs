@@ -58,7 +58,7 @@ async fn a_published_adventure_must_be_unpublished_before_it_is_edited() {
     );
 }
 
-/// Closing an account leaves its published adventures alone. Not even the service makes drafts of them afterwards.
+/// Closing an account does not change its published adventures. Not even the service can make them drafts afterwards.
 #[tokio::test]
 async fn a_published_adventure_of_a_closed_account_does_not_become_a_draft() {
     let world = World::new().await;

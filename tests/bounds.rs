@@ -70,7 +70,7 @@ async fn the_bounds_of_characters_hold() {
     assert_column_bounds(&owner, "characters", "level", 1, 10).await;
     assert_column_bounds(&owner, "characters", "experience", 0, i32::MAX).await;
     // `max_hit_points` must not be less than `hit_points`. If `hit_points` is 0, this rule refuses none of the values
-    // that the next line tries.
+    // of `max_hit_points` that are tried below.
     assert_accepted(&owner, "UPDATE characters SET hit_points = 0").await;
     assert_column_bounds(&owner, "characters", "max_hit_points", 1, 10).await;
     assert_name_length_bounds(&owner, "characters", 2, 50).await;
@@ -164,7 +164,7 @@ async fn games_played_and_games_run_are_not_negative() {
 }
 
 #[tokio::test]
-async fn character_names_join_codes_and_event_numbers_are_unique_and_a_roll_has_at_most_one_heroic_save() {
+async fn a_duplicate_name_code_event_number_or_heroic_save_is_refused() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let owner = world.owner();
@@ -210,10 +210,10 @@ async fn an_extreme_start_date_is_refused_by_the_database() {
         let set_date = format!("UPDATE sessions SET scheduled_start = '{date}'");
         let is_in_past = ["-infinity", "4713-01-01 BC", "1999-12-31"].contains(&date);
         // For the Seer, a trigger refuses a date in the past before the constraint is checked.
-        let (code, constraint) =
+        let (sqlstate, constraint) =
             if is_in_past { (START_IN_PAST, "scheduled_in_future") } else { (CHECK_VIOLATION, "bounded_schedule") };
-        assert_refused!(game.seer.execute(&set_date).await, code, constraint, "{date}");
-        // The service may set a date in the past, but none before 2000 or after 2999, as all of these are.
+        assert_refused!(game.seer.execute(&set_date).await, sqlstate, constraint, "{date}");
+        // The service may set a date in the past, but only in the years 2000 to 2999. All of these dates lie outside.
         assert_refused!(world.service().execute(&set_date).await, CHECK_VIOLATION, "bounded_schedule", "{date}");
     }
     game.seer.execute("UPDATE sessions SET scheduled_start = '2999-12-31'").await.unwrap();

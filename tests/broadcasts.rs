@@ -94,7 +94,7 @@ async fn every_event_is_sent_as_a_private_broadcast_with_its_seq() {
 }
 
 #[tokio::test]
-async fn a_participant_neither_reads_nor_writes_messages_of_another_session_nor_sends_presence_with_content() {
+async fn a_participant_has_no_access_to_another_topic_and_sends_presence_without_content() {
     let (world, _superuser) = new_platform_world().await;
     let (game, other_game) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let other_player = &other_game.players[0];
@@ -130,8 +130,8 @@ async fn no_setting_of_a_client_suppresses_the_broadcast_of_a_roll() {
     let (world, _superuser) = new_platform_world().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    // `sparc.broadcast` turns broadcasts off only if an operator sets it for the database. The trigger caches that
-    // broadcasts are possible; `sparc.can_broadcast_until` is the time at which this answer expires.
+    // `sparc.broadcast` turns broadcasts off only if an operator sets it for the database. If broadcasts are possible,
+    // the trigger caches this answer: it sets `sparc.can_broadcast_until` to the time at which the answer expires.
     for setting in [
         "sparc.broadcast = 'off'",
         "sparc.can_broadcast_until = 'tomorrow'",

@@ -136,7 +136,7 @@ async fn changes_that_an_expression_of_a_query_makes_to_a_database_session_are_u
         "pg_advisory_lock(7)::text",
         "\"set_config\"('search_path', 'pg_catalog', false)",
         "coalesce(set_config('request.jwt.claim.sub', 'x', false))",
-        // PostgreSQL calls this function with the number.
+        // PostgreSQL reads this as a call of the function with the number as its argument.
         "(7::bigint).pg_advisory_lock",
     ] {
         let find = characters::Entity::find().select_only().expr(Expr::cust(expression));

@@ -1,5 +1,5 @@
 //! Connections from opening to closing: the pool that a handle (`Sparc`) opens, an application's existing pool, and
-//! abandoned transactions and streams.
+//! abandoned transactions and row streams.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -250,13 +250,13 @@ async fn a_connection_lost_in_a_callers_transaction_is_reported_as_lost_or_as_an
     );
     let tx = ada.begin().await.unwrap();
     assert_eq!(read_bio(&tx).await, None);
-    terminate_sparc_connections(&world).await;
+    assert_eq!(terminate_sparc_connections(&world).await, 1);
     // The client has not noticed the loss yet, so it sends the commit, whose outcome is then unknown.
     let error = tx.commit().await.map_err(Error::from).unwrap_err();
     assert!(matches!(error, Error::CommitUnknown(_)) && !error.is_retryable(), "{error:?}");
     // A rollback succeeds, because the server rolls back a transaction whose connection is lost.
     let tx = ada.begin().await.unwrap();
-    terminate_sparc_connections(&world).await;
+    assert_eq!(terminate_sparc_connections(&world).await, 1);
     tx.rollback().await.unwrap();
     assert!(ada.users().me().await.is_ok());
 }

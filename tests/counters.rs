@@ -1,5 +1,6 @@
 //! Constraints on counters and on other values hold even for the owner of the tables. Also: deletions lower the
-//! counters, and a user's write locks the row of the user's account in `private.account_gates`.
+//! counters; a user's write locks the row of the user's account in `private.account_gates`; a login that is itself
+//! `service_role` cannot delete a live session.
 
 use sea_orm::ConnectionTrait;
 
@@ -91,8 +92,8 @@ async fn constraints_refuse_inconsistent_rows_even_from_the_owner() {
     }
 }
 
-/// Closing an account changes its row in `account_gates`, so it waits until the user's writes are committed or rolled
-/// back.
+/// Closing an account changes the account's row in `account_gates`. So the closing waits until the user's writes are
+/// committed or rolled back.
 #[tokio::test]
 async fn a_users_write_locks_the_row_of_the_account_in_account_gates() {
     let world = World::new().await;

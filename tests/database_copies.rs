@@ -74,8 +74,8 @@ async fn a_database_restored_from_a_dump_equals_the_original_and_its_session_can
     let restore_connection = connect(database.url()).await.unwrap();
     restore_connection.execute_unprepared(&dump).await.unwrap();
     restore_connection.close().await.unwrap();
-    // `from_database` needs a pool, so it gets that of the original. `with_new_pool` then replaces that pool with one
-    // to the restored database.
+    // `from_database` needs a pool, so it gets the pool of the original database at first. `with_new_pool` then
+    // replaces this pool with a pool to the restored database.
     let restored_world = World::from_database(database, world.pool.clone()).with_new_pool().await;
 
     assert_eq!(
@@ -163,7 +163,7 @@ async fn a_standby_answers_reads_with_the_rows_of_its_primary_and_refuses_writes
 #[tokio::test]
 async fn a_subscriber_of_logical_replication_gets_every_row_once() {
     let (world, copy) = (World::new().await, World::new().await);
-    // The name of the publication, of the replication slot and of the subscription.
+    // The publication, the replication slot and the subscription all have this name.
     let name = format!("copy_{}", Uuid::new_v4().simple());
     let tables = "auth.users, public.users, public.characters, public.adventures, public.creatures, public.sessions,
                   public.session_players, public.dice_rolls, public.session_events, public.tutorial_progress,

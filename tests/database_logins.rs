@@ -57,7 +57,8 @@ async fn an_adventure_is_validated_and_published_over_two_logins() {
     let invalid_draft =
         ada.adventures().create(NewAdventure { content: Default::default(), ..adventure }).await.unwrap();
     assert_error!(ada.adventures().publish(invalid_draft.id).await, Error::AdventureInvalid(_));
-    // In a transaction, validation is refused, because the service's login would not see uncommitted changes.
+    // In a caller's transaction, validation is refused, because the service's login would not see what that transaction
+    // has changed.
     let tx = ada.begin().await.unwrap();
     assert_error!(tx.adventures().validate(invalid_draft.id).await, Error::NotAllowed { .. });
     tx.rollback().await.unwrap();
@@ -65,8 +66,10 @@ async fn an_adventure_is_validated_and_published_over_two_logins() {
     assert_error!(stranger.adventures().validate(invalid_draft.id).await, Error::NotFound { .. });
 }
 
-/// At REPEATABLE READ, the transaction of the service's login, which stores the result of the validation, makes the
-/// first attempt of the caller's transaction fail. The next attempt finds the result stored.
+/// `publish` validates the adventure first. A separate transaction, of the service's login, stores the result in the
+/// adventure's row. At REPEATABLE READ, the first attempt of `publish` then fails, because the attempt's own
+/// transaction has an older snapshot and updates the same row. The next attempt finds the result stored, and publishes
+/// the adventure.
 #[tokio::test]
 async fn an_adventure_is_published_over_two_logins_at_repeatable_read() {
     let world = World::new().await;

@@ -60,7 +60,7 @@ async fn a_statement_that_cannot_be_run_is_an_invalid_statement() {
         "an update without the primary key",
     );
     assert_usable(&ada).await;
-    // A statement that was not sent does not fail its transaction.
+    // A statement that fails before it is sent to the server does not fail its transaction.
     let tx = ada.begin().await.unwrap();
     let ids: Vec<Uuid> = (0..65_536).map(|_| Uuid::new_v4()).collect();
     assert_invalid_statement(
@@ -72,7 +72,7 @@ async fn a_statement_that_cannot_be_run_is_an_invalid_statement() {
 }
 
 #[tokio::test]
-async fn a_missing_value_is_reported_with_its_column_and_a_statement_that_changes_a_row_twice_is_invalid() {
+async fn a_missing_value_and_a_row_that_is_changed_twice_are_reported() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let seer = world.sparc.as_user(game.seer.user_id());
@@ -216,7 +216,7 @@ async fn common_mistakes_have_their_own_errors() {
     assert_error!(me.characters().create(twin).await, Error::CharacterNameTaken);
     let unknown_adventure = NewSession { adventure_id: Uuid::new_v4(), ..Default::default() };
     assert_error!(me.sessions().create(unknown_adventure).await, Error::AdventureNotPlayable);
-    // The adventure is published, so not only its creator may run it.
+    // The adventure is published, so users other than its creator may run it too.
     let largest_session =
         NewSession { adventure_id: game.adventure_id, max_players: MaxPlayers::MAX, ..Default::default() };
     assert_eq!(me.sessions().create(largest_session).await.unwrap().max_players, 6);

@@ -1,5 +1,5 @@
-//! Events: triggers and participants write them, those of a session become visible in the order of their numbers, and
-//! they are deleted after a day. Sessions that ended long ago are archived.
+//! Events: triggers and participants write them, and they are deleted after a day. Within a session, events become
+//! visible in the order of their numbers (`seq`). Also: sessions that ended long ago are archived.
 
 use std::sync::{
     Arc,
@@ -21,7 +21,7 @@ async fn event_types(world: &World, session_id: uuid::Uuid) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn each_reported_change_and_each_roll_writes_its_event() {
+async fn joining_leaving_rolling_and_changing_the_session_write_events() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     for change in [
@@ -50,7 +50,7 @@ async fn each_reported_change_and_each_roll_writes_its_event() {
 }
 
 #[tokio::test]
-async fn an_update_that_changes_no_reported_column_writes_no_event() {
+async fn an_update_that_changes_nothing_that_events_report_writes_no_event() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     world.update_session(&game, "status = 'active', current_scene_id = NULL, looking_for = 'x'").await;
@@ -188,7 +188,8 @@ async fn a_reader_that_has_seen_an_event_has_missed_no_earlier_one() {
     tasks.push(Box::pin(async move {
         let mut seen: Vec<i64> = Vec::new();
         loop {
-            // The counter is read before the events. So if no writer is left and no event is new, all events were seen.
+            // `running_writers` is read before the events. So if no writer was running and the query returns no event,
+            // the reader has seen all events.
             let writers_are_done = running_writers.load(Ordering::SeqCst) == 0;
             let last_seen = seen.last().copied().unwrap_or(0);
             let sql = format!(

@@ -51,9 +51,9 @@ async fn every_table_limits_the_rows_that_one_statement_writes() {
          SELECT command || ' ' || table_name FROM writes WHERE NOT {has_one_row_per_user} AND NOT {limits_rows}"
     ))
     .await;
-    // The policies miss two kinds of statements: one with several data-modifying parts (`WITH`), because they count the
-    // rows of each part separately, and a deletion that finds all its rows before it deletes the first. So a trigger
-    // counts all rows at the end of the statement, and checks the account again.
+    // The policies miss two kinds of statements. If a statement has several data-modifying parts (`WITH`), the policies
+    // count the rows of each part separately. And they miss a deletion that finds all its rows before it deletes the
+    // first. So a trigger counts all rows at the end of the statement, and checks again that the account is open.
     assert_no_rows(&format!(
         "{WITH_WRITES}
          SELECT command || ' ' || table_name

@@ -1,4 +1,4 @@
-//! Helpers of the tests that generate the pages in `docs/generated/`.
+//! Helpers for the tests that generate the pages in `docs/generated/` and compare them with the code.
 
 use std::{
     fs,

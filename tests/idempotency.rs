@@ -96,7 +96,7 @@ async fn a_creation_repeated_with_the_same_id_returns_the_first_row() {
 }
 
 #[tokio::test]
-async fn repeated_joins_take_one_seat_and_repeated_rejoins_and_removals_send_one_event_each() {
+async fn repeated_joins_rejoins_and_removals_take_effect_once() {
     let world = World::new().await;
     let game = world.new_session(0).await;
     world.update_session(&game, "is_public = true").await;

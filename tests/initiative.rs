@@ -122,8 +122,8 @@ async fn ids_that_a_client_chooses_do_not_decide_ties_of_initiative() {
             game.seer.execute(&insert_roll).await.unwrap();
         }
         let id_array = format!("ARRAY['{}', '{}']::uuid[]", ids[0], ids[1]);
-        let count_totals = format!("SELECT count(DISTINCT total) FROM dice_rolls WHERE id = ANY ({id_array})");
-        if game.seer.fetch_value::<i64>(&count_totals).await.unwrap() == 1 {
+        let count_distinct_totals = format!("SELECT count(DISTINCT total) FROM dice_rolls WHERE id = ANY ({id_array})");
+        if game.seer.fetch_value::<i64>(&count_distinct_totals).await.unwrap() == 1 {
             tie_count += 1;
             let select_order = format!("SELECT unnest(private.initiative_order({id_array}))");
             let order = game.seer.fetch_values::<Uuid>(&select_order).await.unwrap();
@@ -170,8 +170,8 @@ async fn initiative_is_rolled_for_the_others_if_a_player_leaves_at_the_same_time
     assert_eq!(owner.count("dice_rolls").await, 1);
 }
 
-/// A player may choose the id of a new character. This one has the id of a creature, which everyone can read if the
-/// adventure is published.
+/// A player may choose the id of a new character, so also an id that a creature has: if an adventure is published,
+/// everyone can read the ids of its creatures.
 #[tokio::test]
 async fn a_character_with_the_id_of_a_creature_does_not_prevent_initiative() {
     let world = World::new().await;

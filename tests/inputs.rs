@@ -71,7 +71,7 @@ fn inputs_are_read_from_json_and_absent_fields_have_the_documented_defaults() {
 }
 
 #[test]
-fn an_absent_field_of_changes_keeps_its_value_and_null_clears_a_nullable_one() {
+fn absent_fields_of_an_edit_stay_unchanged_and_null_clears_nullable_fields() {
     let changes: ProfileChanges = from_value(json!({ "bio": null })).unwrap();
     assert_eq!((changes.display_name, changes.avatar_url, changes.bio), (None, None, Some(None)));
     let changes: SessionChanges = from_value(json!({ "looking_for": "a healer", "scheduled_start": null })).unwrap();

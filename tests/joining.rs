@@ -151,7 +151,8 @@ async fn rejoining_concurrently_with_two_characters_takes_one_seat() {
     let join = format!("SELECT character_id FROM private.join_by_code('{code}', '{other_character_id}')");
     let join_task = tokio::spawn(async move { caller.fetch_value::<uuid::Uuid>(&join).await });
     // Both statements lock the player's row in `private.account_gates` first. So `join_by_code` waits for the rejoin.
-    // Then it finds that the player has rejoined with the first character, which can no longer be changed.
+    // Then it finds that the player holds the seat with the first character. Since the session has started, the player
+    // cannot change to another character.
     world.owner().wait_until_backends_wait_for_locks(1).await;
     rejoin_transaction.commit().await.unwrap();
     assert_refused!(join_task.await.unwrap(), SESSION_STARTED, "session_not_started");
@@ -176,10 +177,12 @@ async fn joining_by_code_takes_one_seat_and_lets_a_player_rejoin() {
     let join_code = world.join_code(game.session_id).await;
     let player = world.new_player().await;
     let me = world.sparc.as_user(player.user_id);
-    for _ in 0..2 {
-        let seat = me.sessions().join(&join_code, player.character_id).await.unwrap();
-        assert!(seat.is_active && seat.session_id == game.session_id, "a repeated join must return the same seat");
-    }
+    let seat = me.sessions().join(&join_code, player.character_id).await.unwrap();
+    assert!(seat.is_active && seat.session_id == game.session_id);
+    let repeated_join = me.sessions().join(&join_code, player.character_id).await.unwrap();
+    assert_eq!(repeated_join, seat, "a repeated join must return the same seat");
+    let select_seats_taken = format!("SELECT seats_taken FROM sessions WHERE id = '{}'", game.session_id);
+    assert_eq!(world.owner().fetch_value::<i32>(&select_seats_taken).await, Ok(1), "a repeated join must take no seat");
     me.sessions().leave(game.session_id).await.unwrap();
     // A session needs a seated player to become active.
     let other_player = world.new_player().await;

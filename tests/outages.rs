@@ -1,5 +1,5 @@
-//! The errors that callers get when a server is unreachable or a connection is lost. When a web client disconnects, the
-//! future of its request is dropped; that causes no warning.
+//! The errors that callers get when a server is unreachable or a connection is lost. Also: a web client that
+//! disconnects causes no warning, although the future of its request is dropped.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use crate::{
     world::{World, outcome_code},
 };
 
-/// A proxy to the server. After it is closed, nothing listens on its port.
+/// A proxy to the server. After [`Self::close`], nothing listens on the proxy's port.
 struct Proxy {
     url: String,
     forwarding_task: tokio::task::JoinHandle<()>,

@@ -1,6 +1,6 @@
 //! Pagination of a user's past sessions and of rolls: even if rows are inserted while the pages are read, no row
-//! appears twice, and none of the earlier rows is missing. Also tests the filters of rolls, the list of a user's live
-//! sessions, and that lists refuse each other's cursors.
+//! appears twice, and none of the rows that existed before is missing. Also tests the filters of rolls, the list of a
+//! user's live sessions, and that lists refuse each other's cursors.
 
 use std::{collections::HashSet, fmt::Debug, hash::Hash};
 
@@ -274,7 +274,10 @@ async fn a_cursor_works_only_in_its_own_list() {
                     assert_eq!(list, issuing_list, "the cursor of list {issuing_list} was accepted in list {list}")
                 }
                 Err(error) => {
-                    assert!(list != issuing_list && error.code() == "bad_cursor", "{issuing_list}, {list}: {error:?}")
+                    assert!(
+                        list != issuing_list && error.code() == "bad_cursor",
+                        "the cursor of list {issuing_list} in list {list}: {error:?}"
+                    )
                 }
             }
         }

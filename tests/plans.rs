@@ -94,9 +94,9 @@ const HIGH_PAGE_COST: &str = "40";
 
 impl Explainer {
     /// Awaits `call`, the call of an operation, and checks the custom and the generic plan of the last statement that
-    /// the operation prepared (apart from statements that change only the role). Panic messages call the statement
-    /// `label`. `values` are SQL literals for its parameters. Panics if a plan reads more than `max_rows` rows, has a
-    /// sort that returns more, or scans one of [`LARGE_TABLES`] sequentially.
+    /// the operation prepared (apart from statements that change only the role). `values` are SQL literals for the
+    /// statement's parameters. `label` names the statement in panic messages. Panics if a plan reads more than
+    /// `max_rows` rows, has a sort that returns more, or scans one of [`LARGE_TABLES`] sequentially.
     async fn run_and_check_plans<'a, T, F>(&mut self, label: &str, max_rows: u64, values: &[&str], call: F) -> T
     where
         F: Future<Output = Result<T, Error>> + 'a,
@@ -208,8 +208,8 @@ async fn frequent_statements_read_few_rows_with_outdated_and_with_current_statis
     }
 }
 
-/// Returns the last row of the page with this number, counted from 1, and the cursor after it. Callers choose the
-/// number so that the next page begins with rows of the same sort key.
+/// Returns the last row of the page with this number, counted from 1, and the cursor after that row. Callers choose the
+/// number so that the next page begins with rows that equal that row in the first column of the sort order.
 async fn end_of_page<T>(
     page_number: u32,
     fetch: impl AsyncFn(Option<Cursor>) -> Result<Page<T>, Error>,
@@ -328,8 +328,8 @@ async fn check_statements_during_play(explainer: &mut Explainer, ada: &IdentityC
     explainer
         .run_and_check_plans(&format!("own sessions, {statistics}"), 4 * 30, &[&quoted_user_id], own_sessions_call)
         .await;
-    // A function collects the details, and the plan does not show what it reads. Outside of the function, the statement
-    // looks up only the Seer.
+    // A function collects the details, and the plan does not show what the function reads. Outside of the function, the
+    // statement looks up only the Seer.
     let details_call = ada.sessions().details(session_id);
     explainer.run_and_check_plans(&format!("details, {statistics}"), 1, &[&quoted(session_id)], details_call).await;
     explainer

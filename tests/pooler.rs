@@ -37,7 +37,7 @@ fn is_root() -> bool {
     Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n")
 }
 
-/// Returns the major and minor version of PgBouncer, whose first line of `--version` is like `PgBouncer 1.18.0`.
+/// Returns PgBouncer's major and minor version, from the first line of its `--version`, such as `PgBouncer 1.18.0`.
 fn version(program: &str) -> (u32, u32) {
     let output = Command::new(program).arg("--version").output().unwrap().stdout;
     let text = String::from_utf8(output).unwrap();
@@ -222,7 +222,7 @@ async fn raw_sql_does_not_close_the_connection_to_a_pooler_that_tracks_prepared_
     let connect = || Sparc::connect_with(&pooler.url, Options::default().max_connections(1));
     let (sparc, other_sparc) = (connect().await.unwrap(), connect().await.unwrap());
     let me = sparc.as_user(player.user_id);
-    // The other client's statements are prepared in the same server process.
+    // The other client's statements are prepared on the same server connection.
     other_sparc.as_user(player.user_id).users().me().await.unwrap();
     for round in 0..3 {
         assert_eq!(me.characters().living().await.unwrap().len(), 1, "{round}");

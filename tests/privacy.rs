@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::{sqlstates::CHECK_VIOLATION, world::World};
 
 #[tokio::test]
-async fn visitors_and_users_cannot_read_an_email_address() {
+async fn visitors_and_users_cannot_read_the_email_column() {
     let world = World::new().await;
     let user = world.new_user().await;
     for caller in [&world.visitor(), &user] {
@@ -191,7 +191,7 @@ async fn closing_an_account_removes_its_personal_data_and_only_its_user_or_the_s
     assert_refused!(world.visitor().execute(&close_other_account).await, forbidden);
 }
 
-/// PostgreSQL allows 65,535 parameters per statement.
+/// The request has more ids than the 65,535 parameters that PostgreSQL allows per statement.
 #[tokio::test]
 async fn a_request_for_70_000_profiles_returns_those_that_exist() {
     let world = World::new().await;

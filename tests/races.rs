@@ -100,8 +100,8 @@ async fn exactly_one_of_several_conflicting_calls_takes_effect() {
     for call_count in CALL_COUNTS {
         let game = world.new_active_session(1).await;
         let (session_id, hero_id) = (game.session_id, game.players[0].character_id);
-        // A heroic save can repeat a failed roll for 30 seconds. This roll is dated a minute ahead, so that the time
-        // does not run out while the calls run.
+        // A heroic save can repeat a failed roll until 30 seconds after the roll. This roll is dated a minute ahead, so
+        // that the time does not run out while the calls run.
         let failed_roll_id = world.new_attack_roll(session_id, hero_id, "{1,2}", 10, -60).await;
         let player = world.sparc.as_user(game.players[0].user_id);
         let outcomes = call_concurrently(call_count, |_| {

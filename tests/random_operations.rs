@@ -111,10 +111,10 @@ impl RandomOperations {
     ) -> Result<Option<AcknowledgedRow>, Error> {
         let visibility = if rng.bool() { Visibility::Public } else { Visibility::Private };
         let new_session = NewSession { adventure_id: self.adventure_id, visibility, ..Default::default() };
-        let created_session = caller.sessions().create(new_session).await?;
-        let session = CreatedSession { id: created_session.id, seer_id, code: created_session.code.parse().unwrap() };
-        self.sessions.lock().unwrap().push(session);
-        Ok(Some(AcknowledgedRow::Session(created_session.id)))
+        let row = caller.sessions().create(new_session).await?;
+        let created_session = CreatedSession { id: row.id, seer_id, code: row.code.parse().unwrap() };
+        self.sessions.lock().unwrap().push(created_session);
+        Ok(Some(AcknowledgedRow::Session(row.id)))
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -258,9 +258,9 @@ impl RandomOperations {
     }
 }
 
-/// Returns a line, with the code and how often it occurred, for each error that indicates a fault, except those that
-/// the test allows because it causes the fault itself.
-pub fn unexpected_errors(counts_by_code: &BTreeMap<&'static str, usize>, allowed: &[&str]) -> Vec<String> {
+/// Returns a line, with the code and how often it occurred, for each error code that indicates a fault. The
+/// `allowed_codes` are left out: they belong to faults that the test itself causes.
+pub fn unexpected_errors(counts_by_code: &BTreeMap<&'static str, usize>, allowed_codes: &[&str]) -> Vec<String> {
     let fault_codes = [
         "account_closed",
         "bad_cursor",
@@ -296,7 +296,7 @@ pub fn unexpected_errors(counts_by_code: &BTreeMap<&'static str, usize>, allowed
     ];
     counts_by_code
         .iter()
-        .filter(|(code, _)| fault_codes.contains(code) && !allowed.contains(code))
+        .filter(|(code, _)| fault_codes.contains(code) && !allowed_codes.contains(code))
         .map(|(code, count)| format!("{code}: {count}"))
         .collect()
 }

@@ -206,7 +206,7 @@ async fn a_column_that_is_not_granted_is_explained() {
     let error = characters::Entity::update_many().set(raised_level).exec(&ada).await.unwrap_err();
     let error = Error::from(error);
     assert!(matches!(error, Error::ColumnNotGranted { table: "characters", .. }), "{error:?}");
-    // A visitor has no privilege on any column of `session_players`, so the error does not name one.
+    // A visitor has no privilege on any column of `session_players`, so the error names no column.
     let outcome = session_players::Entity::find().all(&world.sparc.as_anon()).await.map_err(Error::from);
     assert_error!(outcome, Error::NotAllowed { .. });
     assert!(ada.users().me().await.is_ok());

@@ -1,4 +1,5 @@
-//! A creation that is repeated with the same id returns the existing row even if a new row would be refused by then.
+//! A creation that is repeated with the same id returns the existing row, even if the database would now refuse a new
+//! row.
 
 use sparc::{
     entity::{dice_rolls, sea_orm_active_enums::Attribute},

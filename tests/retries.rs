@@ -1,4 +1,5 @@
-//! Transactions that the server aborts for a transient reason are retried a bounded number of times.
+//! Operations whose transaction the server aborts for a transient reason are retried a bounded number of times. A
+//! refusal is not retried, nor is a transaction that the caller began.
 
 use sea_orm::{ConnectionTrait, TransactionTrait};
 use sparc::service::{Error, Operations, characters::NewCharacter};

@@ -89,7 +89,7 @@ async fn the_service_may_set_only_results_that_the_checks_accept() {
         )
     };
     assert_eq!(world.service().execute(&insert_roll_sql("results", "'{3,4,5}'")).await, Ok(1));
-    // The results {3,4} give total 7, which fails against difficulty 10 by a margin of -3.
+    // The results {3,4} give total 7, which fails against difficulty 10 with a margin of -3.
     for (columns, values, constraint) in [
         ("results", "'{}'", "dice_rolls_dice_count_check"),
         ("results, dice_count", "'{}', 1", "valid_results"),

@@ -95,7 +95,7 @@ async fn a_stream_commits_only_with_its_last_row_and_not_if_it_changed_the_ident
     let later_rows: Vec<_> = stream.try_collect().await.unwrap();
     assert_eq!(later_rows.len(), 1);
     assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), Some("read"));
-    // If the statement of a stream changes the identity, it must not be committed.
+    // A statement that changes the identity must not be committed, even if it is read as a stream.
     let sql = format!(
         "UPDATE users SET bio = 'changed' WHERE id = '{}' RETURNING set_config('request.jwt.claim.email', 'x', true)",
         player.user_id

@@ -58,8 +58,8 @@ async fn every_function_pins_its_search_path() {
         "SELECT oid::regprocedure::text FROM pg_proc
           WHERE (
               pronamespace IN ('public'::regnamespace, 'private'::regnamespace)
-              -- On the platform (Supabase), schema `auth` is not ours. Elsewhere, we create a stand-in for it, whose
-              -- comment says so.
+              -- On the platform (Supabase), schema `auth` is not ours. Elsewhere, we create a stand-in for it, with a
+              -- comment that says who made it.
               OR pronamespace = 'auth'::regnamespace
                 AND obj_description('auth'::regnamespace, 'pg_namespace') LIKE 'made by sparc%'
             )
@@ -377,9 +377,9 @@ async fn plpgsql_check_finds_nothing_in_any_function() {
                -- The functions `refuse_...` only raise an error. They are VOLATILE, because the planner may leave out a
                -- call of a function that is not VOLATILE.
                AND NOT (function.proname LIKE 'refuse%' AND found.message LIKE 'routine is marked as VOLATILE%')
-               -- `lock_rows_of_sessions` locks rows, which only a VOLATILE function may do. The extension does not
+               -- `try_lock_rows_of_sessions` locks rows, which only a VOLATILE function may do. The extension does not
                -- see that, because the lock is inside WITH.
-               AND NOT (function.proname = 'lock_rows_of_sessions' AND found.message LIKE 'routine is marked as VOLATILE%')
+               AND NOT (function.proname = 'try_lock_rows_of_sessions' AND found.message LIKE 'routine is marked as VOLATILE%')
              ORDER BY 1",
         )
         .await

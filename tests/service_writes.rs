@@ -8,7 +8,7 @@ use crate::{
     world::{GameSession, Player, World, into_sql_error},
 };
 
-/// A row, and the assignments from which each UPDATE of it takes one or two.
+/// A row, and assignments to its columns. Each UPDATE of the row makes one or two of these assignments.
 struct RowUpdates {
     /// The table and the WHERE clause that selects the row.
     target: String,
@@ -43,8 +43,9 @@ impl RowUpdates {
 #[tokio::test]
 async fn none_of_these_updates_and_inserts_by_the_service_breaks_an_invariant() {
     let world = World::new().await;
-    // The other Seer already runs a session. So a wrong subtraction from the count of that Seer's live sessions (those
-    // that have not ended) would leave a count that is too low. From zero, it would be refused instead.
+    // The Seer of `other_game` already runs a session. So a wrong subtraction from the count of that Seer's live
+    // sessions (those that have not ended) would leave a count that is too low. If the count were zero, the subtraction
+    // would be refused instead.
     let (game, other_game) = (world.new_active_session(2).await, world.new_session(0).await);
     let (player, newcomer, closed_account_id) = (&game.players[0], world.new_player().await, world.new_account().await);
     let ended_game = world.new_active_session(1).await;

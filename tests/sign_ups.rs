@@ -1,6 +1,6 @@
 //! Sign-ups with an e-mail address that is taken, and sign-ups that are repeated with the same id after the account has
 //! changed. For each sign-up by the service, the database keeps a digest of the request in `private.request_digests`,
-//! by which it recognizes a repetition. *The platform* is Supabase, whose Auth server writes `auth.users`; in these
+//! so that it can recognize a repetition. *The platform* is Supabase, whose Auth server writes `auth.users`; in these
 //! tests, the schema's owner runs the Auth server's statements.
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
@@ -67,7 +67,7 @@ async fn a_repeated_sign_up_is_recognized_after_the_account_has_changed() {
         service.users().close_account(id).await.unwrap();
         assert_id_conflict("the first request, but the account is closed", sign_up(&request).await);
         assert_id_conflict(
-            "a closed account, a request without data",
+            "a request without data, but the account is closed",
             sign_up(&NewAccount { id: Some(id), ..Default::default() }).await,
         );
         assert_eq!(service.users().profile(id).await.unwrap().display_name, "Former player");
@@ -130,8 +130,8 @@ async fn only_the_service_learns_whether_an_email_address_is_taken() {
     let ada = service.users().sign_up(account.clone()).await.unwrap();
     assert!(service.users().is_email_taken(&email).await.unwrap());
     assert!(service.users().is_email_taken(&email.to_uppercase()).await.unwrap());
-    // Only the database assigns addresses in the domain `no-email.invalid`. A sign-up ignores such an address, so it
-    // counts as taken.
+    // Only the database assigns addresses in the domain `no-email.invalid`. A sign-up ignores such an address, so
+    // `is_email_taken` returns true for it.
     assert!(service.users().is_email_taken("x@no-email.invalid").await.unwrap());
     // A second sign-up with Ada's address succeeds, but the new profile gets an address that is made of its own id.
     let second_account = service.users().sign_up(account).await.unwrap();

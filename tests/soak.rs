@@ -1,5 +1,5 @@
 //! Many users call random operations in the same sessions at once. A transaction that fails because of a deadlock is
-//! retried, so no caller gets an error because of one, and every invariant holds at the end.
+//! retried, so no caller gets the deadlock as an error, and every invariant holds at the end.
 //!
 //! For a longer run, with 64 clients for five minutes: `SPARC_SOAK=300 cargo test --release --test integration soak`.
 
@@ -60,5 +60,5 @@ async fn many_users_who_call_random_operations_break_no_invariant_and_get_no_une
         .fetch_value("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
         .await
         .unwrap();
-    println!("{deadlocks} deadlocks, none of which a caller got as an error");
+    println!("{deadlocks} deadlocks, none returned to a caller as an error");
 }

@@ -1,4 +1,4 @@
-//! `subscribe_many`: one stream with the events of several sessions, and many such streams at once.
+//! `subscribe_many`: one stream with the events of several sessions. One test also has many streams at once.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     live_events::{DELIVERY_TIMEOUT, SILENCE_TIMEOUT, connect_sparc, event_seqs, write_events},
-    world::{World, run_together},
+    world::{World, insert_seat_sql, run_together},
 };
 
 /// Returns the next event or error with its session, or `None` at the end of the stream.
@@ -77,8 +77,8 @@ async fn a_stream_delivers_each_sessions_events_in_order_while_sessions_are_adde
     assert_eq!(read_event_seqs(&mut stream, count).await, expected);
     assert!(receives_nothing(&mut stream).await, "no event of a removed session may arrive, and none twice");
 
-    // A session that is added again with a later `seq` continues after that event: unread events up to it are not
-    // delivered.
+    // If a session is added again with a later `seq`, only its events after that `seq` are delivered. Earlier events
+    // are skipped, even if they were not read yet.
     write_events(&games[1].players[0].caller, second_session_id, 5).await;
     stream.add(second_session_id, Some(*event_seqs(&world, second_session_id).await.last().unwrap())).await.unwrap();
     write_events(&games[1].players[0].caller, second_session_id, 1).await;
@@ -137,8 +137,29 @@ async fn an_error_for_one_session_ends_the_events_of_that_session_only() {
     assert_eq!(visitor_outcome.unwrap_err().code(), "not_signed_in");
 }
 
+/// The errors are not read before the sessions are added or removed.
 #[tokio::test]
-async fn a_stream_without_sessions_returns_none_until_a_session_is_added_and_fails_once_the_handle_is_closed() {
+async fn the_error_of_a_refused_session_is_not_returned_after_the_session_was_added_or_removed() {
+    let world = World::new().await;
+    let sparc = connect_sparc(&world).await;
+    let (game, other_game) = (world.new_session(0).await, world.new_session(0).await);
+    let player = world.new_player().await;
+    let mut stream = sparc
+        .as_user(player.user_id)
+        .events()
+        .subscribe_many([(game.session_id, None), (other_game.session_id, None)])
+        .await
+        .unwrap();
+    world.owner().execute(&insert_seat_sql(game.session_id, player.user_id, player.character_id)).await.unwrap();
+    stream.add(game.session_id, None).await.unwrap();
+    assert!(!stream.remove(other_game.session_id), "the session was never included");
+    write_events(&player.caller, game.session_id, 2).await;
+    read_event_seqs(&mut stream, 2).await;
+    assert!(receives_nothing(&mut stream).await);
+}
+
+#[tokio::test]
+async fn a_stream_may_begin_without_sessions_and_yields_an_error_once_sparc_is_closed() {
     let world = World::new().await;
     let sparc = connect_sparc(&world).await;
     let game = world.new_active_session(1).await;
@@ -162,10 +183,10 @@ async fn a_closed_account_cannot_subscribe_to_many_sessions() {
     assert_eq!(outcome.unwrap_err().code(), "account_closed");
 }
 
-/// Each of two handles has 250 streams, one for each session, and one stream of all 250 sessions: 2 * (250 + 250)
-/// subscriptions.
+/// Each of two handles has 250 streams, one for each session, and one stream of all 250 sessions: 502 streams with
+/// 2 * (250 + 250) subscriptions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_subscriptions_in_502_streams_get_all_events_of_their_250_sessions() {
+async fn a_thousand_subscriptions_deliver_all_events_of_their_sessions() {
     const SESSION_COUNT: usize = 250;
     /// Two INSERTs of two events each.
     const EVENTS_PER_SESSION: usize = 4;

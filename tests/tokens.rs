@@ -1,4 +1,5 @@
-//! Access tokens (JWTs): the claims that the database sees, invalid claims, and tokens of closed and unknown accounts.
+//! Access tokens (JWTs): the claims that the database sees, invalid claims, and the calls of closed and unknown
+//! accounts.
 
 use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, Statement, TransactionTrait};
 use serde_json::{Value, json};
@@ -51,7 +52,7 @@ async fn call_everything(caller: &IdentityConnection, session_id: Uuid) -> Vec<(
 }
 
 #[tokio::test]
-async fn every_call_of_a_closed_or_unknown_account_is_refused_as_account_closed_or_unknown_account() {
+async fn every_call_of_a_closed_or_unknown_account_is_refused() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let closed_account_id = game.players[0].user_id;
@@ -81,8 +82,8 @@ async fn every_call_of_a_closed_or_unknown_account_is_refused_as_account_closed_
 async fn the_database_sees_the_claims_of_a_token_and_invalid_claims_are_refused() {
     let world = World::new().await;
     let user_id = world.new_account().await;
-    // The claim `session_id` is the id of a login, not of a game's session. It has characters that must be escaped in
-    // SQL.
+    // The claim `session_id` is Supabase's id of a login, not the id of a session of the game. Its value has characters
+    // that must be escaped in SQL.
     let claims = json!({
         "role": "authenticated", "sub": user_id, "aal": "aal2", "session_id": "s'1\\", "app_metadata": { "roles": ["judge"] }
     });

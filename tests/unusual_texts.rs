@@ -49,7 +49,7 @@ fn unusual_texts() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// A session in which the texts are sent, with the connections of a player and of the session's Seer.
+/// The rows that the operations are called on, and the connections of a player and of the session's Seer.
 struct SessionFixture {
     player: IdentityConnection,
     seer: IdentityConnection,
@@ -232,8 +232,9 @@ async fn every_text_is_stored_unchanged_or_refused_with_the_name_of_its_field() 
                 Err(Error::InvalidValue { field, rule }) if field == expected_field && !rule.is_empty() => {
                     refused_count += 1;
                 }
-                Err(Error::InvalidValue { field, .. }) => {
-                    violations.push(format!("{input}: {description}: the error names the field \"{field}\""));
+                Err(Error::InvalidValue { field, rule }) => {
+                    violations
+                        .push(format!("{input}: {description}: the error has the field {field:?}, rule {rule:?}"));
                 }
                 Err(error) => violations.push(format!("{input}: {description}: {}", error.code())),
             }

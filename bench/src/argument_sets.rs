@@ -44,8 +44,7 @@ pub struct ArgumentSet {
     pub newcomer: Uuid,
     /// The newcomer's character.
     pub newcomer_character: Uuid,
-    /// The tenth event from the end of `session`. The statement *events after a given one* reads the nine events after
-    /// it.
+    /// The tenth-last event of `session`. The statement *events after a given one* reads the nine events after it.
     pub event: Uuid,
     /// The `seq` of `event`, which the database assigns: 0 until the command `compare` has filled the table of
     /// events.

@@ -25,8 +25,8 @@ impl StatementCapture {
     /// Closes the connection. Before that, makes the server flush the connection's pending statistics (such as index
     /// scans), so that no later measurement counts them.
     pub async fn close(self) -> Result<(), Failure> {
-        // Without this, the server would flush them only while it ends the connection, for which the client does not
-        // wait. It flushes them before it answers this statement.
+        // The server flushes them before it answers this statement. Otherwise it would flush them only while it ends
+        // the connection, and the client does not wait for that.
         self.pool.execute_unprepared("SELECT pg_stat_force_next_flush()").await?;
         Ok(self.pool.close().await?)
     }

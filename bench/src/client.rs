@@ -52,7 +52,8 @@ impl Client {
         Ok(self.fetch_rows(sql).await?.into_iter().next().and_then(|row| row.into_iter().next()).unwrap_or_default())
     }
 
-    /// Runs a query, and returns the first column of the first row as a number, or 0 if there is none.
+    /// Runs a query, and returns the first column of the first row as a number, or 0 if there is no row or the value is
+    /// not a number.
     pub async fn fetch_number(&mut self, sql: &str) -> Result<f64, Failure> {
         Ok(self.fetch_value(sql).await?.parse().unwrap_or_default())
     }

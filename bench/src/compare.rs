@@ -64,7 +64,8 @@ pub async fn run(options: &CompareOptions) -> Result<(), Failure> {
     let start = Instant::now();
     let mut scales = options.scales.clone();
     scales.sort_by(f64::total_cmp);
-    // The results at a scale are found by the scale, so those of two runs at one scale would be mixed up.
+    // The results of a scale are looked up by the scale, so if a scale were measured twice, its results would be mixed
+    // up.
     if let Some([scale, _]) = scales.array_windows().find(|[scale, next]| scale == next) {
         return Err(Failure::Message(format!("scale {scale} is given more than once")));
     }
@@ -240,8 +241,8 @@ async fn measure_statements_in_isolation(
     client.close().await
 }
 
-/// Measures what is measured at one scale only, except the indexes: the cost of triggers and policies, whole
-/// operations, the load test and simulated days.
+/// Measures the cost of triggers and policies, whole operations, the load test and simulated days. These are measured
+/// at one scale only, as are the indexes, which [`run`] measures itself.
 async fn measure_overhead_operations_and_load(
     ours: &Database,
     argument_sets: &[ArgumentSet],

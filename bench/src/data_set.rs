@@ -25,7 +25,7 @@ pub const EVENTS_PER_SESSION_WITH_EVENTS: u64 = 100;
 /// The minutes of a day.
 pub const MINUTES_PER_DAY: u64 = 24 * 60;
 
-/// The numbers of rows of a database. All its rows are computed from them.
+/// How many rows of each kind a database has. All its rows are computed from these counts.
 #[derive(Clone, Copy, Debug)]
 pub struct DataSet {
     /// Accounts.

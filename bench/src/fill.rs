@@ -180,7 +180,7 @@ fn tables_to_fill(context: &FillContext) -> [TableRows; 7] {
     ]
 }
 
-/// Fills the table of events, which only `compare` needs.
+/// Fills the table of events. Only the command `compare` needs these rows.
 pub async fn fill_events(url: &str, data_set: DataSet, now: DateTime<Utc>) -> Result<(), Failure> {
     let mut client = Client::open(url).await?;
     client.run("SET session_replication_role = replica").await?;

@@ -42,7 +42,7 @@ fn live_goals(report: &Report) -> Vec<Goal> {
     let delays = live.delays_at_human_speed;
     let missing_text = match delays.missing {
         Some(0) => String::new(),
-        Some(missing) => format!(", {missing} deliveries missing"),
+        Some(missing) => format!(", missing deliveries: {missing}"),
         None => ", missing deliveries not counted".to_owned(),
     };
     goals.push(goal(
@@ -273,7 +273,7 @@ mod tests {
         };
         assert_eq!(delay_goal(20.0, Some(0)), ("20.0 ms".to_owned(), true));
         assert_eq!(delay_goal(101.0, Some(0)), ("101.0 ms".to_owned(), false));
-        assert_eq!(delay_goal(20.0, Some(1)), ("20.0 ms, 1 deliveries missing".to_owned(), false));
+        assert_eq!(delay_goal(20.0, Some(1)), ("20.0 ms, missing deliveries: 1".to_owned(), false));
         // An old report.
         assert_eq!(delay_goal(20.0, None), ("20.0 ms, missing deliveries not counted".to_owned(), true));
     }

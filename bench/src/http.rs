@@ -44,9 +44,10 @@ use crate::{
 
 /// Numbers of concurrent clients.
 const CLIENT_COUNTS: [usize; 3] = [1, 8, 64];
-/// The time after which a request that is not answered fails the run.
+/// A run fails if a request is still unanswered this long after the end of `run_length`.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// The maximum duration of the warm-up, which opens connections and prepares statements.
+/// The maximum duration of the warm-up, in which the API servers open their connections to the database and prepare
+/// statements.
 const MAX_WARM_UP_LENGTH: Duration = Duration::from_millis(300);
 /// The rows of the database, few enough to fit in the shared buffers.
 const DATA_SET: DataSet =
@@ -153,7 +154,8 @@ pub async fn run(options: &HttpOptions) -> Result<(), Failure> {
 }
 
 impl Environment {
-    /// Measures both APIs alternately. Returns for each API the run with its median throughput.
+    /// Measures both APIs alternately. Returns the comparison, in which each API's result is its run with the median
+    /// throughput.
     async fn compare(
         &self,
         operation: Operation,
@@ -207,8 +209,8 @@ impl Environment {
             tasks.spawn(async move {
                 let (mut latencies, mut bytes) = (Vec::new(), 0);
                 while start.elapsed() < run_length {
-                    // A newcomer can take a seat only once per run, so each request to join is sent only once: the
-                    // clients take them one after another. Other requests can be repeated, so each client repeats one.
+                    // A newcomer can take a seat only once per run, so no request to join is sent twice: each client
+                    // sends the next unsent one. Other requests can be repeated, so each client repeats one.
                     let request = match operation {
                         Operation::Join => requests.get(next_newcomer_index.fetch_add(1, Ordering::Relaxed)),
                         _ => requests.get(number % requests.len()),
@@ -230,7 +232,11 @@ impl Environment {
         // One timeout for all clients: a timer for each request would take processor time from the servers.
         let deadline = start + run_length + REQUEST_TIMEOUT;
         while let Some(outcome) = tokio::time::timeout_at(deadline.into(), tasks.join_next()).await.map_err(|_| {
-            Failure::Message(format!("{} did not answer within {} s", server.name, REQUEST_TIMEOUT.as_secs()))
+            Failure::Message(format!(
+                "{} has not answered a request {} s after the end of the run",
+                server.name,
+                REQUEST_TIMEOUT.as_secs()
+            ))
         })? {
             let (client_latencies, client_bytes) = outcome.map_err(|error| Failure::Message(error.to_string()))??;
             latencies.extend(client_latencies);

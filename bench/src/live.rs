@@ -1,7 +1,7 @@
 //! The command `live` measures live events, those that participants receive while they are subscribed to a session:
 //! their cost to writers, their delay until another process receives them, and the cost of a thousand idle subscribers.
-//! It also measures alternatives to the service's poller, the task that reads new events from the database; the cost of
-//! broadcasts; and the load test, once with subscriptions and once with polling.
+//! It also measures the cost of broadcasts, and alternatives to the service's poller, the task that reads new events
+//! from the database. And it runs the load test, once with subscriptions and once with polling.
 //!
 //! Other work on the machine affects the measurements. So short runs alternate, and they are compared by processor time
 //! per operation as well as by throughput.
@@ -55,8 +55,8 @@ const RUN_PAIRS_PER_ALTERNATIVE: usize = 6;
 const FIRST_STEP_SESSIONS: u64 = 200;
 /// The time over which the processor use of idle subscribers is measured.
 const IDLE_MEASUREMENT_LENGTH: Duration = Duration::from_secs(20);
-/// Events per second at human speed: about as many as 250 sessions with an event every four seconds have. The events
-/// are sent in the sessions of the argument sets, of which there are at most 64.
+/// Events per second at human speed: about as many as in 250 sessions that each have an event every four seconds. The
+/// events are sent in the sessions of the argument sets, of which there are at most 64.
 const EVENTS_PER_SECOND_AT_HUMAN_SPEED: u32 = 60;
 /// The time over which delays are measured.
 const DELAY_MEASUREMENT_LENGTH: Duration = Duration::from_secs(15);
@@ -105,8 +105,8 @@ pub struct WriterComparison {
     pub postgresql_cpu_ms_without_load: Option<f64>,
     /// PostgreSQL's processor time per roll with the load, including what the load itself costs PostgreSQL.
     pub postgresql_cpu_ms_with_load: Option<f64>,
-    /// Processor time of the process that adds the load, per roll, in milliseconds; `None` if PostgreSQL or this
-    /// process adds it, or where the system does not report it.
+    /// Processor time per roll of the process that adds the load, in milliseconds; `None` if PostgreSQL or the
+    /// measuring process adds the load, or where the system does not report processor times.
     pub load_cpu_ms: Option<f64>,
 }
 
@@ -150,9 +150,9 @@ pub async fn run(options: &LiveOptions) -> Result<(), Failure> {
     let database = create_filled_database(&server, DATA_SET).await?;
     println!("filled after {:.0} s", start.elapsed().as_secs_f64());
 
-    // The argument sets are chosen as if only the sessions with subscribers were active. The next numbers then count as
-    // unstarted sessions, but in the database these are active too. So the `open_session` of an argument set is not a
-    // waiting session; the command `live` does not use it.
+    // The argument sets are chosen as if only the sessions with subscribers were active. The sessions with the next
+    // numbers then count as unstarted, but in the database they are active too. So the `open_session` of an argument
+    // set is not a waiting session; the command `live` does not use it.
     let argument_sets = choose_argument_sets(&DataSet { active_sessions: SUBSCRIBED_SESSIONS, ..DATA_SET });
     let url = database.url();
     let environment = Environment { url, argument_sets: &argument_sets, postmaster_pid };
@@ -297,7 +297,7 @@ async fn subscribe_and_measure_idle(
 }
 
 /// Sends events at human speed, each with the time at which it was sent, and waits until all subscribers have received
-/// them. Returns the delays that the subscribers measured.
+/// them or [`DELIVERY_TIMEOUT`] has passed. Returns the delays that the subscribers measured.
 async fn measure_delays(
     sparc: &Sparc,
     argument_sets: &[ArgumentSet],
@@ -316,7 +316,8 @@ async fn measure_delays(
         sparc.as_user(argument_set.player).events().send(event).await?;
         sent += 1;
     }
-    // An event that is late or lost must not be left out, because the delays of the others would look good.
+    // If late and lost events were left out, the delays would look better than they are. So this waits for the late
+    // ones, and counts the lost ones as missing.
     let expected_deliveries = u64::from(sent) * SUBSCRIBERS_PER_SESSION;
     let expected_deliveries = usize::try_from(expected_deliveries).unwrap_or(usize::MAX);
     let last_event_sent_at = Instant::now();

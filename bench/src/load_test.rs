@@ -18,7 +18,7 @@ use crate::{
     writes::new_roll,
 };
 
-/// The measurements of a step, which has a fixed number of sessions, in the report.
+/// The report's measurements of a step: a run of the load test with a fixed number of sessions.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct LoadStep {
     /// Concurrent sessions of six players.
@@ -121,7 +121,7 @@ pub async fn run_load_test(
     let (mut max_sustained, mut min_not_sustained) = (0, None);
     let mut sessions = first_step_sessions.min(data_set.active_sessions);
     run_step(&sparc, data_set, WARM_UP_SESSIONS.min(data_set.active_sessions), postmaster_pid, delivery).await?;
-    // Ends when the two differ by at most a tenth, or when there is no number between them.
+    // Ends when `max_sustained` and `min_not_sustained` differ by at most a tenth, or when no number is between them.
     while min_not_sustained.is_none_or(|not_sustained| not_sustained - max_sustained > (max_sustained / 10).max(1)) {
         let mut step = run_step(&sparc, data_set, sessions, postmaster_pid, delivery).await?;
         // If the machine pauses for a tenth of a second, the step misses the limit. So a step that is not sustained is
@@ -286,7 +286,7 @@ impl PreparedSession {
             let received = tokio::time::timeout(DELIVERY_TIMEOUT, self.receive_events()).await;
             result.delivery_times.push(due.elapsed());
             let Ok(polls) = received else {
-                // The session ends, because a player who lacks this event would take the next one for it.
+                // Play stops, because a player who has not received this event would mistake the next one for it.
                 result.undelivered_events += 1;
                 break;
             };
@@ -296,8 +296,8 @@ impl PreparedSession {
         Ok(result)
     }
 
-    /// Waits until all six players have received the event of the roll. With polling, returns the number of requests: a
-    /// player who reads from a replica may have to ask more than once.
+    /// Waits until all six players have received the event of the roll. Returns the number of requests for new events:
+    /// 0 with subscriptions. With polling, a player who reads from a replica may have to send more than one.
     async fn receive_events(&mut self) -> Result<usize, Failure> {
         for subscription in &mut self.subscriptions {
             subscription.try_next().await?.ok_or_else(|| Failure::Message("a subscription ended".to_owned()))?;
@@ -329,7 +329,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_is_sustained_if_rolls_are_fast_enough_and_none_of_their_events_is_lost() {
+    fn a_step_with_slow_or_missing_rolls_or_a_lost_event_is_not_sustained() {
         let step = LoadStep {
             sessions: 100,
             due_rolls_per_second: 25.0,

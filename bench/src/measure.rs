@@ -76,8 +76,8 @@ pub struct StatementResult {
 
 /// The time for measuring one pair of statements.
 const TIME_BUDGET: Duration = Duration::from_secs(4);
-/// The maximum number of timed executions of the service's statement per round, and the number of its untimed
-/// executions before them, if there are any ([`EVICTION_THRESHOLD`]).
+/// The maximum number of timed executions of the service's statement per round. If the statement first runs untimed
+/// ([`EVICTION_THRESHOLD`]), this is also the number of its untimed executions.
 const MAX_EXECUTIONS_PER_ROUND: usize = 10;
 /// If the specification's statement takes longer than this, it is assumed to have evicted this schema's pages from the
 /// caches. In that case the service's statement first runs untimed, because in production the two schemas would not

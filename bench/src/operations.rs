@@ -1,5 +1,5 @@
-//! Whole operations of the service, compared with pgbench, which runs the same statements, also in one transaction per
-//! operation, and discards their results.
+//! Whole operations of the service, compared with pgbench. pgbench runs the same statements, also in one transaction
+//! per operation, but discards their results.
 
 mod run_pgbench;
 
@@ -29,7 +29,7 @@ use crate::{
     writes::{new_roll, roll_values},
 };
 
-/// A line of the report: an operation, measured with this number of concurrent clients.
+/// A line of the report: an operation, measured with a fixed number of concurrent clients.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct OperationResult {
     /// The operation.
@@ -91,8 +91,9 @@ const OPERATIONS: [(Operation, &str); 4] = [
 
 /// The numbers of concurrent clients with which each operation is measured.
 const CLIENT_COUNTS: [u32; 3] = [1, 8, 64];
-/// The number of runs of the service and of pgbench, which alternate, for each operation and number of clients.
-/// Throughput and processor time are those of the run with the median throughput; latencies are those of all runs.
+/// The number of runs of the service, and of each of pgbench's two scripts, for each operation and number of clients.
+/// These runs alternate. Throughput and processor time are those of the run with the median throughput; latencies are
+/// those of all runs.
 const ROUNDS: u32 = 3;
 /// The deadline of each operation: the service's default. The service sends it as `statement_timeout`, and so does
 /// pgbench.

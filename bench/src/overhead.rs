@@ -63,8 +63,8 @@ const BARE_ACCOUNT: &str = "WITH account AS (
     )
     INSERT INTO users (id, email, display_name) SELECT id, email, 'Newcomer' FROM account";
 
-/// Disables the triggers of the tables; keys and CHECK constraints remain enabled. This SQL is sent in a transaction
-/// that is rolled back.
+/// Disables the triggers of the tables into which the bare INSERTs insert; keys and CHECK constraints remain enabled.
+/// This SQL is sent in a transaction that is rolled back.
 const DISABLE_TRIGGERS: &str =
     "ALTER TABLE dice_rolls DISABLE TRIGGER USER; ALTER TABLE session_events DISABLE TRIGGER USER;
     ALTER TABLE users DISABLE TRIGGER USER; ALTER TABLE auth.users DISABLE TRIGGER USER";
@@ -133,7 +133,7 @@ fn bare_insert_pair(
     }
 }
 
-/// Measures a roll, an event and their bare INSERTs alternately, each many times in a transaction that is rolled back.
+/// Measures a roll, an event and their bare INSERTs alternately, each many times in transactions that are rolled back.
 /// `roll_sql` and `event_sql` are the service's statements. The database must already contain an event that a trigger
 /// wrote for a roll: the event that is inserted with the bare roll gets the payload of the newest one.
 pub async fn measure_overhead(

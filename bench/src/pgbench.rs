@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_pipelined_script_has_a_pipeline_and_it_ends_after_the_first_statement() {
+    fn only_pipelined_scripts_have_a_pipeline_with_begin_and_the_first_statement() {
         let statements = [statement_with_ten_parameters(), statement_with_ten_parameters()];
         let [unpipelined, pipelined] = [false, true].map(|is_pipelined| build_script(&statements, is_pipelined));
         assert!(!unpipelined.contains("pipeline"), "{unpipelined}");

@@ -98,7 +98,7 @@ pub async fn capture_reads(
 async fn add_game_and_profile_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) -> Result<(), Failure> {
     let argument_set = reads.argument_sets[0].clone();
     let caller = capture.sparc.as_user(argument_set.player);
-    // `with_value` and `with_value_and_limit` return such functions as `add` takes.
+    // `with_value` and `with_value_and_limit` return functions that can be passed to `add`.
     let with_value = |value: fn(&ArgumentSet) -> String| {
         move |argument_set: &ArgumentSet| (argument_set.player.to_string(), vec![quote_literal(value(argument_set))])
     };
@@ -232,6 +232,7 @@ async fn add_catalogue_reads(reads: &mut Reads<'_>, capture: &mut StatementCaptu
     }
     let last_adventure = page.items.last().ok_or(Failure::Message("the catalogue is empty".into()))?.clone();
     let ours = capture.last_new_statement().await?;
+    // Only the first page can end with an adventure without a rating: the loop accepts no other such page.
     let rating = last_adventure
         .average_rating
         .map(quote_literal)

@@ -1,7 +1,7 @@
 //! The command `replicas` measures the effect of read replicas: the same step of the load test (a run with a fixed
 //! number of sessions) without a replica, with one and with two; the delay until other users see a write; and the cost
-//! of tracking log positions (positions in the write-ahead log), by which a service with replicas ensures that users
-//! see their own writes. All servers share this machine, so their processor times are compared, not the throughput.
+//! of tracking log positions (positions in the write-ahead log), which a service with replicas does so that users see
+//! their own writes. All servers share this machine, so their processor times are compared, not the throughput.
 
 mod section;
 
@@ -202,9 +202,9 @@ fn median_step(mut steps: Vec<ReplicaLoadStep>) -> ReplicaLoadStep {
     steps.swap_remove(steps.len() / 2)
 }
 
-/// Changes a display name, and measures how long after the answer to the commit another user sees the new name. A
-/// writer always sees their own writes, but other users may read from a replica that lags behind. Returns the median,
-/// the 99th percentile and the maximum, in milliseconds.
+/// Changes a display name [`WRITES`] times, and measures each time how long after the answer to the commit another user
+/// sees the new name. A writer always sees their own writes, but other users may read from a replica that lags behind.
+/// Returns the median, the 99th percentile and the maximum, in milliseconds.
 async fn measure_visibility_delay(sparc: &Sparc) -> Result<[f64; 3], Failure> {
     let (writer_id, reader) = (row_id(RowKind::User, 1), sparc.as_user(row_id(RowKind::User, 2)));
     let mut delays = Vec::new();
@@ -236,8 +236,8 @@ async fn measure_tracking_cost(
     // Rolls per second without replicas, and with them.
     let mut rates: [Vec<f64>; 2] = Default::default();
     for pair in 0..=RUN_PAIRS {
-        for position in 0..2 {
-            let index = (pair + position) % 2;
+        for run_number in 0..2 {
+            let index = (pair + run_number) % 2;
             let sparc = [&sparc_without_replicas, &sparc_with_replicas][index];
             let (run, _) =
                 operations::run_service_clients(Operation::Roll, sparc, clients, environment, RUN_LENGTH).await?;

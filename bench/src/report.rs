@@ -43,8 +43,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// Adds the measurements of `other` that this report lacks, and the duration of its run. The simulated days of
-    /// `other` replace those of this report if they are more.
+    /// Adds the measurements of `other` that this report lacks, and the duration of `other`'s run. The simulated days
+    /// of `other` replace those of this report if they are more.
     fn merge_with(&mut self, other: Self) {
         let present_keys: HashSet<_> = self.statements.iter().map(StatementResult::key).collect();
         self.statements

@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 use crate::{Failure, report::Report};
 
 /// Writes the report as `report.json` into `folder`, and next to it `text` as `NAME.md`. `text` is the section of
-/// `performance.md` with this name, or `None` if there are no measurements for it. If `write_to_docs`, also puts the
+/// `performance.md` called `name`, or `None` if there are no measurements for it. If `write_to_docs`, also puts the
 /// section into `docs/performance.md`; see [`insert_or_replace_section`].
 pub fn write_report_and_section(
     report: &Report,
@@ -27,7 +27,7 @@ pub fn write_report_and_section(
     Ok(())
 }
 
-/// Returns `text` with the markers before and after it by which a later run finds the section.
+/// Returns `text` between the two markers that let a later run find the section.
 pub fn wrap_in_markers(name: &str, text: &str) -> String {
     format!("\n<!-- {name}: begin -->\n\n{}\n\n<!-- {name}: end -->\n", text.trim())
 }

@@ -256,7 +256,7 @@ async fn capture_seats_and_statuses(
             },
         ),
         ours: single_statement_workload("ours", ours.sql.clone(), argument_sets, |argument_set| {
-            // The new value of `is_active`, and the conditions.
+            // The new value of `is_active`, and the two ids in the conditions.
             let values = [
                 "false".to_owned(),
                 quote_literal(argument_set.open_session),

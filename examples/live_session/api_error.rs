@@ -54,8 +54,8 @@ impl From<Error> for ApiError {
     }
 }
 
-/// Middleware that gives the refusals of axum itself, such as that of a malformed body, the format of all errors. axum
-/// answers with plain text, or for an unknown path or method with an empty body.
+/// Middleware that converts the error responses of axum itself to the JSON of an [`ApiError`]. axum answers a malformed
+/// body, for example, with plain text, and an unknown path or method with an empty body.
 pub async fn errors_as_json(response: Response) -> Response {
     let status = response.status();
     let is_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");

@@ -227,8 +227,8 @@ impl Demo {
             sleep(self.action_interval).await;
             match player.user.dice().use_heroic_save(roll.id).await {
                 Ok(repeated_roll) => roll = repeated_roll,
-                // 409: the roll cannot be saved, for example because the player has already used the save of this
-                // encounter.
+                // 409: a heroic save cannot replace this roll, for example because the player has already used the one
+                // save of this encounter.
                 Err(error) if error.http_status() == 409 => {}
                 Err(error) => return Err(error),
             }

@@ -83,8 +83,8 @@ pub async fn demo_session_id(State(app): State<App>) -> Json<Option<Uuid>> {
     Json(*app.demo_session.current_session_id.borrow())
 }
 
-/// What a visitor chooses at sign-up. Unlike [`NewAccount`], this has no id: a request that repeats an earlier sign-up
-/// with its id would return the existing account, with a token for whoever sent the request.
+/// What a visitor chooses at sign-up. Unlike [`NewAccount`], this has no id. If it had one, anybody could repeat
+/// another visitor's sign-up with the same id, and would get a token for that visitor's account.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignUpRequest {

@@ -38,8 +38,8 @@ pub async fn damage_or_heal(
 }
 
 /// Writes the hit points of a character into the state. Of the participants, only the character's own player can read
-/// the character, but all can read the game state. If the state, or its member `hit_points`, is not an object, it is
-/// replaced, because the Seer can store any JSON value.
+/// the character, but all can read the game state. The Seer can store any JSON value as the state, so if the state or
+/// its member `hit_points` is not an object, an object replaces it.
 pub fn set_hit_points(state: &mut Value, hit_points: HitPoints) {
     let current_and_maximum = json!([hit_points.hit_points, hit_points.max_hit_points]);
     let state = object_or_replace(state);
@@ -73,6 +73,7 @@ async fn lock_session(tx: &Transaction, session_id: Uuid) -> Result<sessions::Mo
     match sessions::Entity::find_by_id(session_id).lock_exclusive().one(tx).await? {
         Some(session) => Ok(session),
         None => {
+            // `NotFound`, if the caller cannot read the session either.
             tx.sessions().get(session_id).await?;
             Err(Error::NotSessionSeer)
         }

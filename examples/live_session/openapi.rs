@@ -1,5 +1,5 @@
-//! A builder that collects the routes (see `routes.rs`), and generates the OpenAPI document that describes them from
-//! the types of their inputs and outputs.
+//! A builder that collects the routes (see `routes.rs`). From the types of their inputs and outputs, it generates the
+//! OpenAPI document that describes the routes.
 
 use axum::{
     Json, Router,
@@ -83,7 +83,7 @@ impl Api {
         }
         let data = operation["responses"]["200"]["content"]["application/json"].take();
         operation["responses"]["200"] = json!({
-            "description": "A stream of events. The data of each has this schema, except that of `failed`: an error.",
+            "description": "A stream of events. Their data has this schema, but the data of `failed` is an error.",
             "content": { "text/event-stream": data },
         });
         api

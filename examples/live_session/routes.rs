@@ -32,7 +32,7 @@ use crate::{
     demo_visitors, game_state, openapi,
 };
 
-/// Returns the routes. The one with which visitors sign up for the demo is included only with the demo.
+/// Returns the routes. Only a program with the demo has the route with which visitors sign up.
 pub fn routes(has_demo: bool) -> axum::Router<App> {
     let mut api = openapi::Api::default();
     if has_demo {

@@ -12,8 +12,8 @@ DECLARE
   profile_without_account record;
 BEGIN
   -- Deletions come first, because they free e-mail addresses. If an account was deleted without the trigger, the
-  -- foreign key has set `account_id` of its profile to NULL. If there is an account with this id again, it gets the
-  -- profile back below.
+  -- foreign key has set `account_id` of its profile to NULL. If an account with the profile's id exists again, this
+  -- loop leaves the profile out, and the loop below gives it back to the account.
   FOR profile_without_account IN
     SELECT profile.id
     FROM public.users AS profile
@@ -24,9 +24,9 @@ BEGIN
   LOOP
     PERFORM private.apply_account_deletion(profile_without_account.id);
   END LOOP;
-  -- An account whose address still belongs to another profile gets its reserved address (`email_to_store`). After the
-  -- first pass the other profiles have given up their old addresses, so the second pass tries these accounts' own
-  -- addresses again.
+  -- If the address of an account still belongs to another account's profile, the account's own profile gets the
+  -- account's reserved address (`email_to_store`). After the first pass, the profiles have given up their old
+  -- addresses, so the second pass tries the real address of each such account again.
   FOR pass IN 1..2 LOOP
     FOR account_to_sync IN
       SELECT

@@ -3,8 +3,8 @@
 --
 -- Constraints and triggers maintain the invariants. A row in the result means that a constraint or trigger was
 -- disabled, that a restore was incomplete, that there is a bug, or that a statement of the role `service_role` wrote
--- what only triggers write (such as a `dice_rolled` event). The query reads most tables whole, so run it while the
--- server is not busy, on a replica if there is one. Run it as the tables' owner, whom row security does not limit.
+-- what only triggers should write (such as a `dice_rolled` event). The query reads most tables whole, so run it while
+-- the server is not busy, on a replica if there is one. Run it as the tables' owner, whom row security does not limit.
 --
 -- A *live* session is one that has not ended. An *active* seat is one that its player holds now, and a *live* seat is
 -- an active seat in a live session. A *living* character is one that is not retired. An account (a row in `auth.users`)
@@ -108,7 +108,7 @@ FROM public.sessions
 WHERE (status IN ('completed', 'cancelled')) <> (ended_at IS NOT NULL)
   OR (status IN ('active', 'paused', 'completed') AND started_at IS NULL)
 UNION ALL
-SELECT 'a heroic save repeats a failed roll, not itself a save, with the same parameters', save.id::text,
+SELECT 'a heroic save has the parameters of its original roll, which failed and is no heroic save', save.id::text,
   original_roll.id::text
 FROM public.dice_rolls AS save
 JOIN public.dice_rolls AS original_roll ON original_roll.id = save.original_roll_id

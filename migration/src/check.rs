@@ -158,8 +158,8 @@ impl State {
                 [&rename.object, &rename.renamed_to].iter().any(|name| name.strip_prefix("table ") == Some(table))
             })
         };
-        // The database prints definitions that refer to a renamed table or type with its new name. They are correct
-        // once the old name is restored.
+        // If a definition refers to a renamed table or type, the database prints the definition with the new name. It
+        // is correct once the old name is restored, so it is compared with the old name in place of the new one.
         let with_expected_names = |definition: &str| {
             renames.iter().fold(definition.to_owned(), |definition, rename| {
                 match (rename.renamed_to.split_once(' '), rename.object.split_once(' ')) {
@@ -197,7 +197,7 @@ impl State {
             if self.expected.contains_key(object) || is_affected_by_rename(object) {
                 continue;
             }
-            if self.record.objects.contains(object) || self.is_privilege_on_ours(object) {
+            if self.record.objects.contains(object) || self.is_privilege_on_expected_object(object) {
                 report.differences.push(difference(object, Some(found), None));
             } else if self.is_worth_a_hint(object) && !renames.iter().any(|rename| rename.renamed_to == *object) {
                 report.hints.push(format!("{object} is not part of the schema; up does not change it"));
@@ -253,8 +253,9 @@ impl State {
     }
 
     /// Whether the whole schema is installed, but `private.sparc_record` lacks something without which an upgrade would
-    /// go wrong. Without the list of migrations, `up` would install the schema a second time. Without the list of
-    /// objects, it would keep objects that this version no longer has.
+    /// go wrong. Without the version, `up` would not notice that a newer version has migrated the database. Without the
+    /// list of migrations, it would install the schema a second time. Without the list of objects, it would keep
+    /// objects that this version no longer has.
     pub(crate) fn has_damaged_record(&self) -> bool {
         // Policies and triggers are created last, so if one exists, the whole schema is installed.
         let is_installed = self.found_objects.iter().any(|found| {
@@ -300,7 +301,7 @@ impl State {
     }
 
     /// Whether the object is a privilege on one of the schema's objects.
-    fn is_privilege_on_ours(&self, object: &str) -> bool {
+    fn is_privilege_on_expected_object(&self, object: &str) -> bool {
         let Some((name, _)) = object.strip_prefix("grant on ").and_then(|rest| rest.rsplit_once(" to ")) else {
             return false;
         };

@@ -10,9 +10,9 @@ use crate::{
 };
 
 /// Returns the names of the schema's objects that a DROP ... CASCADE of `to_drop` drops: the objects in `to_drop`, and
-/// those that depend on them. An object that would lose only a part is returned as a whole: for example, a table that
-/// would lose the default of a column, and with the table all its columns. `to_drop` must contain no columns: a column
-/// has the catalog and oid of its table, so the whole table would seem to be dropped.
+/// those that depend on them. An object that would lose only a part is returned as a whole: for example, if a table
+/// would lose the default of a column, the table and all its columns are returned. `to_drop` must contain no columns: a
+/// column has the catalog and oid of its table, so the whole table would seem to be dropped.
 ///
 /// # Errors
 ///

@@ -55,8 +55,8 @@ pub enum MigrationError {
     },
     /// Other objects have taken the names of missing ones.
     #[error(
-        "{} is missing and cannot be created, because its name is taken by {}: rename or drop that, and run `up` again; \
-         nothing was changed.",
+        "{} is missing and cannot be created, because its name is taken by {}: rename or drop that, and run `up` \
+         again; nothing was changed.",
         missing.join(", "),
         found.join(", ")
     )]
@@ -94,7 +94,7 @@ pub enum MigrationError {
         found.join(", ")
     )]
     RenamedObjects {
-        /// Each object's name in the schema and its present name.
+        /// Each object's name in the manifest and its present name.
         found: Vec<String>,
     },
     /// `sparc_migrations` is missing or is not a table, a column of it is missing or differs, or it lacks the row of an
@@ -123,8 +123,8 @@ pub enum MigrationError {
          `up` of {database_version}, which restores them, and then this command; nothing was changed."
     )]
     DamagedRecordBeforeUpgrade {
-        /// The version that the database records, such as `version 0.17.0 of this program`, or a phrase if it records
-        /// none.
+        /// The version that the database records, such as `version 0.17.0 of this program`. If it records none, a
+        /// phrase that means the version that installed the schema.
         database_version: String,
     },
     /// The database has migrations of a newer version of this program.
@@ -198,10 +198,10 @@ pub enum MigrationError {
         /// Where the server has the value from, as PostgreSQL calls it, such as `configuration file`.
         source_of_setting: String,
     },
-    /// Another database session holds a lock, or waits for one ahead of the command.
+    /// Another database session holds a lock that the command needs, or is ahead of the command in the queue for it.
     #[error(
-        "Other database sessions hold a lock that this command needs, or wait for it ahead of this command ({blockers}): \
-         end their transactions, and run the command again; nothing was changed."
+        "Other database sessions hold a lock that this command needs, or wait for it ahead of this command \
+         ({blockers}): end their transactions, and run the command again; nothing was changed."
     )]
     Locked {
         /// Each process that blocks the command, with the lock for which the command waits. The process holds that
@@ -209,15 +209,18 @@ pub enum MigrationError {
         blockers: String,
     },
     /// There are differences that `up` cannot repair.
-    #[error("`up` cannot repair this: {}. Correct it by hand, and run `up` again; nothing was changed.", found.join("; "))]
+    #[error(
+        "`up` cannot repair this: {}. Correct it by hand, and run `up` again; nothing was changed.",
+        found.join("; ")
+    )]
     NotRepairable {
         /// Each difference.
         found: Vec<String>,
     },
     /// The database rejected a repair.
     #[error(
-        "`up` cannot repair {object}, because the database rejects it ({reason}): correct that by hand, and run `up` \
-         again; nothing was changed."
+        "`up` cannot repair {object}, because the database rejects the repair ({reason}): correct the cause by hand, \
+         and run `up` again; nothing was changed."
     )]
     RepairRejected {
         /// The object.

@@ -32,16 +32,16 @@ pub use connect::{ConnectError, connect};
 pub use db_error::user_message;
 pub use error::MigrationError;
 pub use manifest::{MANIFEST, object_of_line};
-pub use run::{Command, SchemaChange, Status, count_accounts_to_delete, dry_run, run, status};
+pub use run::{Command, SchemaChange, Status, count_accounts_losing_data, dry_run, run, status};
 pub use script::install_script;
 
 /// The query that checks the schema's invariants, for operators and tests. It returns one row for each violation.
 pub const INVARIANTS: &str = include_str!("../sql/invariants.sql");
 
-/// SQL that recomputes, from the rows, the counters that limits depend on, and the flag in `private.account_gates` that
-/// says whether an account is open (may write). It is needed after rows were written with triggers disabled. Run it in
-/// one transaction, at a time when nobody writes, as a role that may set `session_replication_role`. It also creates
-/// missing gates.
+/// SQL that recomputes, from the rows, the counters on which limits depend, and, in `private.account_gates`, the flag
+/// that says whether an account is open (may write). It also inserts the rows that `private.account_gates` lacks. It is
+/// needed after rows were written with triggers disabled. Run it in one transaction, at a time when nobody writes, as a
+/// role that may set `session_replication_role`.
 pub const RECOUNT: &str = include_str!("../sql/recount.sql");
 
 /// Compares the database with the manifest. It needs only read access to the catalog, changes nothing and blocks no

@@ -21,8 +21,8 @@ impl MigrationTrait for Migration {
 }
 
 /// Returns the SQL that creates the API's roles, the schemas `auth` (as a stand-in for Supabase's), `extensions` and
-/// `private`, two optional extensions, and the table `private.sparc_record`, as far as they do not exist, and sets the
-/// privileges on them.
+/// `private`, two optional extensions, and the table `private.sparc_record`, each unless it exists. The SQL also sets
+/// the privileges on what it creates, and those on schema `private` even if that schema existed before.
 pub(crate) fn up_sql() -> Vec<String> {
     let stand_in_sql = format!(
         "CREATE SCHEMA auth;

@@ -42,8 +42,8 @@ pub(crate) fn up_sql() -> Vec<String> {
 }
 
 /// Returns the SQL that unschedules the jobs (the command `up` schedules them after the migrations), removes what was
-/// added to the publication, and drops the tables and types. The functions have already been dropped, with the other
-/// repeatable objects.
+/// added to the publication, and drops the tables and types. The functions, triggers, policies and views have already
+/// been dropped.
 fn down_sql() -> Vec<String> {
     let mut sql = vec![repeatable::unschedule_jobs_sql(), include_str!("../sql/publication/down.sql").to_owned()];
     sql.push("DROP TABLE IF EXISTS private.request_digests CASCADE".to_owned());

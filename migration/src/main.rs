@@ -163,7 +163,7 @@ fn print(text: &str) -> Result<ExitCode, String> {
     }
 }
 
-/// Returns the command if there are no accounts whose data it would delete, or if the operator agrees.
+/// Returns the command if it would delete no account's data, or if the operator agrees.
 async fn confirm(
     db: &SchemaManagerConnection<'_>,
     consent: &DeleteConsent,
@@ -172,7 +172,7 @@ async fn confirm(
     if consent.yes {
         return Ok(command);
     }
-    let account_count = migration::count_accounts_to_delete(db).await.map_err(user_message)?;
+    let account_count = migration::count_accounts_losing_data(db, command).await.map_err(user_message)?;
     if account_count == 0 {
         return Ok(command);
     }

@@ -2,9 +2,10 @@
 //! covers, so that `up` can restore their names. Otherwise `up` would create an empty table, for example, next to the
 //! renamed one.
 //!
-//! A PostgreSQL schema, a table or a column is recognized by its comment, which a rename keeps; any other object by its
-//! definition, if no other object of its kind has the same definition. If two objects could be the missing one, neither
-//! counts as renamed.
+//! A PostgreSQL schema, a table or a column is recognized by its comment, which a rename keeps; a type, sequence,
+//! function, trigger, policy or primary key by its definition, if no other object of its kind has the same definition.
+//! If two objects could be the missing one, neither counts as renamed. A renamed object of any other kind is not
+//! recognized, so `up` creates the missing one next to it.
 //!
 //! Only an object that belongs to the schema's owner is recognized. Every role can read comments and definitions in the
 //! catalog, so a role that may create a table could make it look like ours; and the functions in its defaults and

@@ -131,9 +131,9 @@ pub(crate) fn jobs() -> Vec<(String, String)> {
         .collect()
 }
 
-/// Returns the SQL that creates or replaces all functions, triggers, policies and views, revokes the privileges of
-/// PUBLIC and the API roles on functions, views and types, and grants the privileges of the files and, on types, those
-/// of the manifest.
+/// Returns the SQL that creates or replaces all functions, triggers, policies and views. The SQL then revokes the
+/// privileges of PUBLIC and the API roles on functions, views and types, and grants privileges: on types those of the
+/// manifest, on everything else those of the files.
 pub(crate) fn create_all_sql() -> Vec<String> {
     let (privilege_statements, create_statements): (Vec<Statement>, Vec<Statement>) =
         statements().into_iter().partition(|statement| statement.target == Target::GrantOrRevoke);

@@ -1,5 +1,6 @@
-//! Finds the rows that prevent the repair of a constraint, a unique index or NOT NULL. The error contains the number of
-//! these rows and the keys of at most five, but never other values.
+//! Finds the rows that prevent the repair of a constraint, a unique index, NOT NULL or a dropped column. The error
+//! contains the number of these rows and, unless a column was dropped, the keys of at most five. It never contains
+//! other values.
 
 use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 

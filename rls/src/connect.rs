@@ -10,12 +10,12 @@ use sea_orm::sqlx::{
 };
 use url::Url;
 
+mod error;
 mod explain;
-mod failure;
 mod opener;
 
+pub use error::ConnectError;
 pub use explain::to_connect_error;
-pub use failure::ConnectError;
 
 use explain::socket_folder;
 pub(crate) use explain::{server_address, to_connect_error_with_timeout};
@@ -31,8 +31,8 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Returns the connect options of the URL. As in libpq, what the URL leaves out is taken from the environment (such as
 /// `PGUSER` and `PGSSLMODE`), from the password file and from `~/.postgresql/root.crt`. Where certificates are
 /// verified, two things differ from libpq. Certificates issued by public authorities are accepted in addition to those
-/// that `sslrootcert` trusts; without a root certificate, only they are accepted. And a server's certificate that is
-/// marked as the certificate of an authority is refused.
+/// that `sslrootcert` trusts; without a root certificate, only those of public authorities are accepted. And a server's
+/// certificate that is marked as the certificate of an authority is refused.
 ///
 /// # Errors
 ///
@@ -167,8 +167,8 @@ fn check_client_certificate(url: &str) -> Result<(), ConnectError> {
     Ok(())
 }
 
-/// Returns a parameter of the URL, which may have any of the names, decoded as the driver decodes it. If the parameter
-/// occurs several times, the last one counts, as in the driver.
+/// Returns the value of the URL's parameter that has one of these names, decoded as the driver decodes it. If there are
+/// several such parameters, the last one counts, as in the driver.
 fn parameter(url: &str, names: &[&str]) -> Option<String> {
     let url = Url::parse(url).ok()?;
     url.query_pairs().filter(|(key, _)| names.contains(&key.as_ref())).last().map(|(_, value)| value.into_owned())
@@ -179,7 +179,7 @@ mod tests {
     use super::{ConnectError, options, parameter, with_address_of};
 
     #[test]
-    fn the_address_of_one_url_replaces_that_of_another_whether_it_is_a_socket_or_not() {
+    fn a_tcp_address_and_a_socket_can_replace_each_other() {
         let tcp = "postgres://a:b@h1:5001/d1?sslmode=require";
         let socket = "postgres://c:d@localhost/d2?host=/run/x&port=5002";
         let options_of = |server_url, login_url| options(&with_address_of(server_url, login_url).unwrap()).unwrap();

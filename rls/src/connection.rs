@@ -17,7 +17,7 @@ use attempts::Attempts;
 use crate::{
     Identity, RowStream, Transaction, UnverifiedTransaction,
     database::Database,
-    error::{is_connection_lost, is_outdated_statement, is_read_only_error, may_succeed_on_primary, sqlx_error},
+    error::{is_connection_lost, is_outdated_statement_error, is_read_only_error, may_succeed_on_primary, sqlx_error},
     identity::{check_role, check_settings},
     position::{LogPosition, ReadRequirement},
     servers::{Purpose, Servers},
@@ -235,7 +235,7 @@ impl IdentityConnection {
     /// database. Sets `runs_read_only` to `false` if the retry must run in a transaction that may write, or on the
     /// primary. Wakes the monitor if the server that was the primary is read-only.
     fn decide_retry(&self, error: &DbErr, runs_read_only: &mut bool) -> bool {
-        if sqlx_error(error).is_some_and(is_outdated_statement) {
+        if sqlx_error(error).is_some_and(is_outdated_statement_error) {
             // No connection that is open now will be used again, so the retry prepares the statement again. (Of a pool
             // that the application already had, only this connection was discarded, so the retry may meet another
             // outdated statement.)

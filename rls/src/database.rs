@@ -47,8 +47,9 @@ impl Database {
     /// are closed. Call this before the pool is in use, and inside a runtime: outside of one, the log stays on.
     ///
     /// Behind a pooler in transaction mode, the pooler must track prepared statements. Nothing checks this here: with
-    /// another pooler, a prepared statement of another client may run instead of the right one. (A handle from
-    /// [`connect`](Self::connect) notices that, or needs no such pooler: [`Options::cache_prepared_statements`].)
+    /// another pooler, a prepared statement of another client may run instead of the right one. (On a handle from
+    /// [`connect`](Self::connect), `begin` fails before that happens; if [`Options::cache_prepared_statements`] is
+    /// `false`, it cannot happen.)
     #[must_use]
     pub fn from_connection(db: DatabaseConnection) -> Self {
         let deadline = Options::default().deadline;

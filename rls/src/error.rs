@@ -35,8 +35,8 @@ pub enum Error {
     /// A statement changed the role or a setting of the identity. Nothing was committed.
     #[error("a statement changed the identity (role or settings); nothing was committed")]
     IdentityChanged,
-    /// A statement ended the transaction that it ran in. What was done before it may have been committed.
-    #[error("a statement ended its transaction; what was done before it may have been committed")]
+    /// A statement ended the transaction that it ran in. What the transaction did before may have been committed.
+    #[error("a statement ended its transaction; what the transaction did before may have been committed")]
     TransactionEndedByStatement,
     /// The statement cannot be run. For example, its text contains several statements, it has too many or too few
     /// values, or it is a `COPY` from or to the client.
@@ -67,9 +67,9 @@ pub enum Error {
     /// The URL is invalid, or the first connection of a pool could not be opened.
     #[error(transparent)]
     Connect(#[from] crate::ConnectError),
-    /// The connection could not be opened, or it was lost before the commit was sent (in a transaction that can write
-    /// nothing, at any time). Nothing was committed.
-    #[error("the connection to the database was lost before the commit; nothing was committed")]
+    /// The connection could not be opened, or it was lost before the commit was sent. If the transaction can write
+    /// nothing, the connection may also have been lost after that. Nothing was committed.
+    #[error("the connection to the database could not be opened or was lost; nothing was committed")]
     ConnectionLost(#[source] DbErr),
     /// The server did not answer the commit: the connection was lost, a pooler reported an error in the server's place,
     /// or the deadline was exceeded. The outcome is unknown.
@@ -238,9 +238,9 @@ pub(crate) fn is_read_only_error(error: &DbErr) -> bool {
     sqlx_error(error).and_then(pg_error).map(SqlxPostgresError::code) == Some(sqlstate::READ_ONLY_SQL_TRANSACTION)
 }
 
-/// Whether a cached prepared statement no longer fits its table: since the statement was prepared, a column was added,
-/// dropped or renamed, or got another type, so that the columns of the result would differ.
-pub(crate) fn is_outdated_statement(error: &sqlx::Error) -> bool {
+/// Whether the error says that a cached prepared statement no longer fits its table: since the statement was prepared,
+/// a column was added, dropped or renamed, or got another type, so that the columns of the result would differ.
+pub(crate) fn is_outdated_statement_error(error: &sqlx::Error) -> bool {
     pg_error(error).is_some_and(|error| {
         error.code() == sqlstate::FEATURE_NOT_SUPPORTED && error.routine() == Some("RevalidateCachedQuery")
     })
@@ -282,9 +282,10 @@ pub(crate) fn breaks_connection(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether the server closes the connection after this error, or a pooler has lost the server. An error of class 08
-/// says so only if a pooler reports it. PostgreSQL itself uses the class also for a wrong number of a statement's
-/// values, and for its own connection to another server (`dblink`, foreign tables).
+/// Whether the server closes the connection after this error, or a pooler has lost the server. A pooler's error is
+/// recognized by its severity or SQLSTATE, an error of PostgreSQL itself only by its severity: PostgreSQL uses class 08
+/// also for a statement with too many or too few values, and for its own connection to another server (`dblink`,
+/// foreign tables).
 fn is_fatal(error: &SqlxPostgresError) -> bool {
     let reports_lost_server = || {
         error.code().starts_with("08")

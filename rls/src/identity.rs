@@ -109,7 +109,7 @@ impl Identity {
         self.settings_to_read_back().count()
     }
 
-    /// Returns the same identity, whose settings have the values that the server returned for the
+    /// Returns the same identity with the values that the server returned for the
     /// [`read_back_columns`](Self::read_back_columns).
     pub(crate) fn with_read_back_values(&self, values: &[Option<String>]) -> Self {
         let names = self.settings_to_read_back().map(|(name, _)| name.clone());
@@ -130,8 +130,8 @@ impl Identity {
         condition
     }
 
-    /// Returns the hash under which the read requirement of the identity is remembered: the hash of the user id, if the
-    /// identity has one, and otherwise that of the role and the settings.
+    /// Returns the hash under which the [`ReadRequirement`](crate::position::ReadRequirement) of the identity is
+    /// remembered: the hash of the user id, if the identity has one, and otherwise that of the role and the settings.
     pub(crate) fn read_requirement_key(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         match self.0.user_id {

@@ -1,7 +1,7 @@
 //! Runs random programs, over a model of the server. A program is a few tasks that share one transaction; each task
 //! chooses at random what it does, and `shuttle` chooses the order in which the tasks run. After each run, these rules
 //! must hold: a write that was answered Ok is saved if its transaction and all outer ones were committed; a write that
-//! was refused or cancelled is not saved; every statement ran in the role that its text names; and the connection was
+//! was refused or cancelled is not saved; every INSERT ran in the role that its text names; and the connection was
 //! returned idle and clean, or discarded. A *frame* is the transaction or one of the nested transactions in it.
 
 mod server;
@@ -200,8 +200,8 @@ impl TaskContext {
         self.end(frame_id).await;
     }
 
-    /// Commits or rolls back the frame, or drops its handle. These tests have no handles; they call `abandon` where a
-    /// handle would be dropped, which includes after a commit or rollback that was cancelled.
+    /// Commits or rolls back the frame, or drops its handle. These tests have no handles. They call `abandon` where a
+    /// handle would be dropped: without a commit or rollback, or after one that was cancelled.
     async fn end(&self, frame_id: u64) {
         let outcome = match random_below(8) {
             0 => {

@@ -26,9 +26,9 @@ use connector::{Connector, ServerConnection};
 
 use crate::{Error, connect::Opener, error::breaks_connection, pooler::ServerProcess, wire::PreparedStatementMode};
 
-/// Timeout of three waits for the server: of the ping that precedes the use of an idle connection (after it, another
-/// connection is tried), of [`probe`], and of closing a connection. After this time without a new connection (or half
-/// of `acquire_timeout`, if that is less), the server counts as one that does not answer.
+/// Timeout of the ping before an idle connection is used (if the ping times out, another connection is tried), of
+/// [`probe`], and of closing a connection. Also how long no connection can be opened before a call that waits for one
+/// reports that the server does not answer (half of `acquire_timeout`, if that is less).
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Timeout of a health check's ping.
 const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -103,7 +103,7 @@ impl Pool {
         Ok(Self::Managed { pool, options, server_state })
     }
 
-    /// Returns how long a call may wait for a connection; `None` if the application's pool is not one of PostgreSQL.
+    /// Returns how long a call may wait for a connection; `None` for a pool of another database system.
     pub(crate) fn acquire_timeout(&self) -> Option<Duration> {
         match self {
             Self::Managed { options, .. } => Some(options.acquire_timeout),
@@ -143,7 +143,8 @@ impl Pool {
         Self::External(db)
     }
 
-    /// Returns how many dead connections a call may replace before its last attempt: as many as the pool can have.
+    /// Returns how many connections the pool can have. Once a call has replaced more dead connections than that, its
+    /// next attempt is its last.
     pub(crate) fn max_replaced_connections(&self) -> usize {
         match self {
             Self::Managed { pool, .. } => pool.status().max_size,
@@ -171,8 +172,8 @@ impl Pool {
                     Ok(Ok(object)) => Ok(PooledConnection::Managed(object)),
                     Ok(Err(PoolError::Backend(error))) => Err(conn_error(error)),
                     Ok(Err(PoolError::Closed)) => Err(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed)),
-                    // If the server does not answer, that is the cause. Otherwise the pool is too small or the server
-                    // has no connections left, and calls wait for other calls.
+                    // The call has waited for too long. If the server does not answer, that is why. Otherwise (the next
+                    // arm) the pool is too small or the server has no connections left, so calls wait for other calls.
                     Ok(Err(_)) | Err(_)
                         if server_state
                             .server_has_been_unavailable_for(ANSWER_TIMEOUT.min(options.acquire_timeout / 2)) =>
@@ -386,14 +387,14 @@ async fn close_all(connections: Vec<ServerConnection>) {
 /// Checks over a separate connection whether the server answers.
 async fn probe(pg_options: &PgConnectOptions) -> Result<(), sqlx::Error> {
     let connect_and_close = async { PgConnection::connect_with(pg_options).await?.close().await };
-    timeout(ANSWER_TIMEOUT, connect_and_close).await.unwrap_or_else(|_| Err(no_answer()))
+    timeout(ANSWER_TIMEOUT, connect_and_close).await.unwrap_or_else(|_| Err(sqlx_no_answer_error()))
 }
 
 /// The driver's error for a server that does not answer.
-fn no_answer() -> sqlx::Error {
+fn sqlx_no_answer_error() -> sqlx::Error {
     sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "the server did not answer in time"))
 }
 
 fn no_answer_error() -> Error {
-    Error::ConnectionLost(conn_error(no_answer()))
+    Error::ConnectionLost(conn_error(sqlx_no_answer_error()))
 }

@@ -3,10 +3,11 @@
 //! The driver prepares each statement once per connection, under a name that contains a number. In a server process
 //! where another client has prepared statements, that name may belong to a different statement, which would then run
 //! instead. A pooler that tracks prepared statements prevents this by giving them names of its own. With any other
-//! pooler, `begin` fails with [`Error::Misconfigured`](crate::Error::Misconfigured) as soon as another server process
-//! has a prepared statement under a name that the driver gives. With `Options::without_prepared_statement_cache`, each
-//! transaction begins with DEALLOCATE ALL instead. In a pool that the application already had, the names are not
-//! checked, because the server process of a connection's last transaction is not known there.
+//! pooler, `begin` fails with [`Error::Misconfigured`](crate::Error::Misconfigured) if the transaction runs in a server
+//! process other than the last one, and that process already has a prepared statement under a name that the driver
+//! gives. With `Options::without_prepared_statement_cache`, each transaction begins with DEALLOCATE ALL instead. In a
+//! pool that the application already had, the names are not checked, because the server process of a connection's last
+//! transaction is not known there.
 
 use sea_orm::sqlx;
 
@@ -29,7 +30,7 @@ impl ServerProcess {
     }
 }
 
-/// The prepared statements in the server process.
+/// How many prepared statements the server process has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StatementCounts {
     /// Those under names that the driver gives.
@@ -52,11 +53,11 @@ impl StatementCounts {
         Some(Self { named_by_driver: count(0)?, named_by_pooler: count(1)?, from_sql: count(2)? })
     }
 
-    /// Whether the driver, which remembers `cached_count` statements, can use them again. Behind a pooler that tracks
-    /// prepared statements, the process also has those of other clients, and perhaps only some of this client's, so
-    /// their number need not be `cached_count`. But if there are none, a statement may have deallocated all of them,
-    /// and then such a pooler no longer knows them either.
-    pub(crate) fn are_usable_by_driver(self, cached_count: Option<i64>) -> bool {
+    /// Whether the driver can still use the `cached_count` prepared statements that it remembers. Without a pooler that
+    /// tracks prepared statements, it can if the process has as many. Behind such a pooler, the numbers may differ: the
+    /// process also has the statements of other clients, and perhaps only some of this client's. But if the process has
+    /// none, a statement may have deallocated all of them, and then such a pooler no longer knows them either.
+    pub(crate) fn driver_can_reuse_statements(self, cached_count: Option<i64>) -> bool {
         Some(self.named_by_driver) == cached_count || self.are_tracked()
     }
 
@@ -130,7 +131,7 @@ mod tests {
 
     #[test]
     fn the_drivers_statements_are_prepared_again_only_if_they_may_have_been_deallocated() {
-        for (named_by_driver, named_by_pooler, can_use_them_again) in [
+        for (named_by_driver, named_by_pooler, can_reuse_statements) in [
             (3, 0, true),
             // One was deallocated.
             (2, 0, false),
@@ -138,10 +139,11 @@ mod tests {
             // A pooler that tracks prepared statements has those of several clients, or only some of this one's.
             (0, 7, true),
             (0, 1, true),
+            // One is not under a name of the pooler, so the pooler does not track them all.
             (1, 7, false),
         ] {
             let counts = StatementCounts { named_by_driver, named_by_pooler, from_sql: 0 };
-            assert_eq!(counts.are_usable_by_driver(Some(3)), can_use_them_again, "{counts:?}");
+            assert_eq!(counts.driver_can_reuse_statements(Some(3)), can_reuse_statements, "{counts:?}");
         }
     }
 }

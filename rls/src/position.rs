@@ -177,8 +177,8 @@ impl ReadRequirementsByIdentity {
         });
     }
 
-    /// Records a commit without position of the identity: it has committed at a log position that was not received, or
-    /// it is unknown whether it has committed. In both cases the next reads of the identity use the primary.
+    /// Records a commit without position of the identity: a commit whose log position was not received, or whose
+    /// outcome is unknown. In both cases the next reads of the identity use the primary.
     pub(crate) fn record_commit_without_position(&self, identity: &Identity) {
         let mut remembered = self.lock();
         remembered.commit_without_position_count += 1;
@@ -186,10 +186,11 @@ impl ReadRequirementsByIdentity {
         remembered.update(identity.read_requirement_key(), |entry| entry.last_commit_without_position = Some(number));
     }
 
-    /// Records a log position that the primary reported, in answer to a question that was sent after `asked_at`. It
-    /// covers the commits without position that were recorded at least [`MAX_COMMIT_DURATION`] before, because they
-    /// must have ended. If nothing ever covered them, one such commit of an identity whose entry is dropped would keep
-    /// the reads of all identities without an entry on the primary for good.
+    /// Records a log position that the primary reported, in answer to a question that was sent after `asked_at`. The
+    /// position *covers* commits without position that were recorded at least [`MAX_COMMIT_DURATION`] before
+    /// `asked_at`: they must have ended, so a server that has replayed the position shows them. If no position ever
+    /// covered them, one such commit of an identity whose entry is dropped would keep the reads of all identities
+    /// without an entry on the primary for good.
     pub(crate) fn record_primary_position(&self, position: LogPosition, asked_at: Instant) {
         let mut remembered = self.lock();
         let count = remembered.commit_without_position_count;
@@ -327,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_position_of_the_primary_covers_a_commit_without_position_whose_identity_is_no_longer_remembered() {
+    fn a_later_primary_position_covers_a_commit_without_position_of_a_forgotten_identity() {
         let (requirements, [ada, ben]) = (ReadRequirementsByIdentity::default(), [0, 1].map(numbered_identity));
         let at = |lsn| LogPosition { timeline: 1, lsn };
         requirements.record_commit_without_position(&ada);

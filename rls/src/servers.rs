@@ -41,8 +41,7 @@ use crate::{
 /// the statement deadline, if that is shorter. Also the timeout of each attempt of [`Cluster::query_scalar`].
 const SERVER_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The servers for each database role of an identity, with the pools that the role uses. Roles that have no separate
-/// pools use `shared`.
+/// The servers and their pools, by the database role of the identity. Roles that have no separate pools use `shared`.
 #[derive(Clone, Debug)]
 pub(crate) struct ServersByIdentityRole {
     pub(crate) shared: Servers,
@@ -307,7 +306,8 @@ async fn connect_and_query_text(opener: &Opener, query: &'static str) -> Result<
     let connect_and_query = async {
         let mut connection = opener.open().await?;
         let answer = query_scalar(&mut connection, query).await?;
-        connection.close().await?;
+        // The answer is valid even if closing the connection fails.
+        let _ = connection.close().await;
         Ok(answer)
     };
     timeout(SERVER_ATTEMPT_TIMEOUT, connect_and_query).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))

@@ -30,9 +30,9 @@ use crate::{
     wire::{Connection, REPLICATION_STATUS_SQL, ROLLBACK_TIMEOUT, ReplicationStatus, exec_error},
 };
 
-/// The server cancels a statement at its deadline; the client gives up this much later. For a commit, a shorter
-/// deadline is raised to this value, and the grace is added to that too: most commits are answered in that time, and an
-/// answer is needed to know the outcome.
+/// The server cancels a statement at its deadline; the client gives up this much later. For a commit, the deadline
+/// counts as at least this long, so the client gives up after twice this time at the earliest: most commits are
+/// answered by then, and an answer is needed to know the outcome.
 pub(crate) const DEADLINE_GRACE: Duration = Duration::from_secs(1);
 
 /// A handle of a transaction. Its clones serve the transactions nested in it.

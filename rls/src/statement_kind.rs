@@ -9,10 +9,10 @@
 //! - `(value).f`, `(value)[1].f` and `$1.f` call `f`, unless the value has a field `f`. Such a text never counts as
 //!   harmless.
 //! - `"x"."f"` calls `f` with a row of `x`, unless `x` has a column `f`. SeaORM writes each column like this, so this
-//!   must count as harmless. If `x` is a table or a subquery, then `f` takes a row of that table, and belongs to the
-//!   schema, which this crate trusts; or it is a function of PostgreSQL's own that takes a row of any type, and none of
-//!   these changes anything. If `x` is a function in FROM (`FROM LOWER($1) AS "x"`), its row may be a mere number or
-//!   text, and `f` may be any function of one argument. So a text with a function in FROM never counts as harmless.
+//!   must count as harmless. If `x` is a table or a subquery, then `f` takes rows. Such a function either belongs to
+//!   the schema, which this crate trusts, or is one of PostgreSQL's own functions that take a row of any type, none of
+//!   which changes anything. If `x` is a function in FROM (`FROM LOWER($1) AS "x"`), its row may be a mere number or
+//!   string, and `f` may be any function of one argument. So a text with a function in FROM never counts as harmless.
 
 /// Keywords that SeaORM writes before a parenthesis.
 const KEYWORDS_BEFORE_PARENTHESIS: [&str; 27] = [
@@ -46,7 +46,7 @@ const KEYWORDS_BEFORE_PARENTHESIS: [&str; 27] = [
 ];
 
 /// Functions that SeaORM calls, and CAST. None of them changes the database session.
-const FUNCTIONS: [&str; 9] = ["AVG", "CAST", "COALESCE", "COUNT", "LOWER", "MAX", "MIN", "SUM", "UPPER"];
+const SEA_ORM_FUNCTIONS: [&str; 9] = ["AVG", "CAST", "COALESCE", "COUNT", "LOWER", "MAX", "MIN", "SUM", "UPPER"];
 
 /// Functions that are called without parentheses.
 const FUNCTIONS_WITHOUT_PARENTHESES: [&str; 12] = [
@@ -74,7 +74,8 @@ pub(crate) fn cannot_change_session(sql: &str) -> bool {
     if !STATEMENT_PREFIXES.iter().any(|prefix| sql.starts_with(prefix)) || sql.contains("--") || sql.contains("/*") {
         return false;
     }
-    let mut calls_function = sql.match_indices('(').any(|(index, _)| FUNCTIONS.contains(&word_before(&sql[..index])));
+    let mut calls_function =
+        sql.match_indices('(').any(|(index, _)| SEA_ORM_FUNCTIONS.contains(&word_before(&sql[..index])));
     for word in words(sql) {
         if is_system_name(word) {
             return false;
@@ -89,7 +90,8 @@ pub(crate) fn cannot_change_session(sql: &str) -> bool {
     if calls_function && may_call_function_in_from(sql) {
         return false;
     }
-    // `SELECT ... INTO` creates a table, which may be a temporary one. (The word can also occur in a name or a string.)
+    // `SELECT ... INTO` creates a table, which may be a temporary one. (The word can also occur in a name or a string;
+    // the statement then counts as raw SQL without need.)
     if sql.starts_with("SELECT ") && has_word(sql, "into") {
         return false;
     }
@@ -169,8 +171,11 @@ fn is_system_name(word: &str) -> bool {
     word.get(..3).is_some_and(|prefix| prefix.eq_ignore_ascii_case("pg_"))
 }
 
-/// Whether a function that SeaORM calls may stand in FROM. (Other functions are not harmless anywhere.)
+/// Whether, as far as the text shows, a function could be called in FROM; `true` if in doubt. This matters only for the
+/// functions that SeaORM calls and those without parentheses: a text with any other function is not harmless, wherever
+/// the function stands.
 fn may_call_function_in_from(sql: &str) -> bool {
+    /// The words after which, in FROM, a parenthesis opens a subquery or a join, not the arguments of a function.
     const BEFORE_SUBQUERY_OR_JOIN: [&str; 3] = ["FROM", "JOIN", "LATERAL"];
     const BEGIN_OTHER_CLAUSE: [&str; 14] = [
         "SELECT",
@@ -195,17 +200,17 @@ fn may_call_function_in_from(sql: &str) -> bool {
         JoinCondition,
         Other,
     }
-    // In a text with a backslash (`E'\''`), a quote may be escaped, so the end of the text is not known.
+    // If there is a backslash (`E'\''`), a quote in a string may be escaped, so it is not known where the string ends.
     if sql.contains('\\') {
         return true;
     }
-    // One for each parenthesis that is open.
+    // For each open parenthesis, the clause in which it stands.
     let mut outer_clauses = Vec::new();
     let (mut clause, mut last_word, mut rest) = (Clause::Other, "", sql);
     while let Some(character) = rest.chars().next() {
         let mut length = character.len_utf8();
         match character {
-            // A text or a quoted name. A quote within it is doubled, so it looks like two texts.
+            // A string or a quoted name. A quote within a string is doubled, so the string looks like two strings.
             '\'' | '"' => {
                 length = rest[1..].find(character).map_or(rest.len(), |index| index + 2);
                 last_word = "";
@@ -319,10 +324,10 @@ fn is_harmless_before_parenthesis(before: &str) -> bool {
     if word.is_empty() {
         return before.is_empty() || before.ends_with(['(', ',', '=', '<', '>', '+', '-', '*', '%', '|']);
     }
-    // `x.count(` calls a function of a schema.
+    // `x.COUNT(` does not call PostgreSQL's `COUNT` but a function of the schema `x`, which could do anything.
     let rest = &before[..before.len() - word.len()];
     !rest.trim_end_matches(is_sql_space).ends_with('.')
-        && (KEYWORDS_BEFORE_PARENTHESIS.contains(&word) || FUNCTIONS.contains(&word))
+        && (KEYWORDS_BEFORE_PARENTHESIS.contains(&word) || SEA_ORM_FUNCTIONS.contains(&word))
 }
 
 /// Returns the word at the end of the text, before white space. Empty if there is none.

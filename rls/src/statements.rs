@@ -22,7 +22,8 @@ macro_rules! run_statement {
     ) => {{
         let statement: StatementToRun = $statement;
         check_values(&statement.statement)?;
-        // Whether the statement may commit the transaction. If so, its outcome is unknown at the deadline.
+        // Whether the statement may commit the transaction. If so, the outcome of the transaction is unknown at the
+        // deadline.
         let may_be_raw_commit = AtomicBool::new(false);
         let run = async {
             let mut call = $shared.begin_call($frame_id).await?;
@@ -156,8 +157,8 @@ impl<C: Connection> Call<C> {
                 Ok(result.into())
             }
             Err(error) => {
-                // Even after an error that `record_outcome` does not count as a failure of the frame, the call stays
-                // incomplete.
+                // `record_outcome` does not mark the frame as failed after every kind of error. Here it must be marked
+                // in any case, because the remaining statements of the call do not run.
                 self.mark_failed();
                 Err(exec_error(error))
             }

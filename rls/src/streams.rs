@@ -219,7 +219,8 @@ async fn send_all<C: Connection>(
     row_sender: &RowSender<C::Row>,
     waits_for_reader: bool,
 ) -> Result<StreamEnd, DbErr> {
-    // Dropped before `call`, so that no other call gets the connection before the frame is marked as failed.
+    // The guard is dropped before `call`, so that no other call gets the connection before the frame is marked as
+    // failed.
     let mut frame_guard = FailFrameOnDrop { shared, frame_id, is_disarmed: false };
     let seems_read_only = may_run_read_only(&statement.sql);
     call.expect_rows();

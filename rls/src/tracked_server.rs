@@ -1,5 +1,5 @@
-//! With replicas: the server that a transaction runs on, and the log position (the position in the write-ahead log)
-//! that is recorded when the transaction commits.
+//! Used only if there are replicas: the server that a transaction runs on, and the log position (the position in the
+//! write-ahead log) that is recorded when the transaction commits.
 
 use std::sync::{
     Arc,
@@ -77,7 +77,7 @@ impl TrackedServer {
 pub(crate) struct CommitInProgress {
     position_tracking: Arc<PositionTracking>,
     identity: Identity,
-    /// How many commits without position of all identities there were before this commit was sent.
+    /// How many commits without position had been recorded, for all identities together, before this commit was sent.
     count_before: u64,
     /// Whether the drop has nothing to record.
     is_settled: bool,

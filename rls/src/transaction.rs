@@ -2,18 +2,18 @@
 //! identity after each statement that may change it. [`UnverifiedTransaction`] is for the statements that a library on
 //! top of this crate runs for its own operations; it never verifies the identity.
 
-mod closures;
+mod transaction_trait;
 
 use std::{borrow::Cow, pin::Pin};
 
 use async_trait::async_trait;
-pub(crate) use closures::{commit_or_rollback, impl_transaction_trait};
 use futures_util::TryStreamExt;
 use sea_orm::{
     AccessMode, ConnectionTrait, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult, Statement,
     StatementBuilder, StreamTrait, TransactionError, TransactionOptions, TransactionSession, TransactionTrait,
     sqlx::postgres::PgRow,
 };
+pub(crate) use transaction_trait::{commit_or_rollback, impl_transaction_trait};
 use uuid::Uuid;
 
 use crate::{
@@ -42,8 +42,8 @@ pub struct Transaction {
     verification: Verification,
 }
 
-/// A transaction for a library's own statements, after which the identity is not verified. The traits of
-/// [`unverified`](crate::unverified) provide it.
+/// A transaction for a library's own statements. The identity is not verified after them. The traits of
+/// [`unverified`](crate::unverified) provide such a transaction.
 #[derive(Debug)]
 pub struct UnverifiedTransaction {
     shared: SharedTransaction,
@@ -68,8 +68,8 @@ impl UnverifiedTransaction {
         &self.shared.identity
     }
 
-    /// Commits the transaction. The changes of a nested transaction become changes of the outer one, and are saved only
-    /// if the outer one is committed.
+    /// Commits the transaction. The changes of a nested transaction become changes of the outer one, and take effect
+    /// only if the outer one is committed.
     ///
     /// # Errors
     ///
@@ -173,7 +173,7 @@ impl Drop for UnverifiedTransaction {
     }
 }
 
-/// Returns the transaction modes in the form in which they follow BEGIN or SET TRANSACTION, each with a leading space.
+/// Returns the transaction modes as SQL that can be appended to BEGIN or SET TRANSACTION. Each has a leading space.
 pub(crate) fn modes_sql(options: &TransactionOptions) -> String {
     let isolation = options.isolation_level.map(|level| format!(" ISOLATION LEVEL {level}"));
     let access = options.access_mode.map(|mode| format!(" {mode}"));

@@ -1,6 +1,6 @@
 //! A transaction's connection and state: the stack of frames (the transaction and its savepoints) and the request in
 //! progress. [`SharedTransaction`](crate::shared_transaction::SharedTransaction) gives one call at a time exclusive
-//! access to both.
+//! access to the connection and the state.
 
 mod begin;
 mod ending;
@@ -18,7 +18,7 @@ use sea_orm::{DbErr, sqlx};
 
 use crate::{
     Error, Identity,
-    error::{breaks_connection, is_from_pooler, is_outdated_statement},
+    error::{breaks_connection, is_from_pooler, is_outdated_statement_error},
     pool::PooledConnection,
     pooler::StatementCounts,
     runtime::{AtomicBool, timeout},
@@ -124,7 +124,7 @@ impl<C: Connection> TransactionState<C> {
                 self.close(EndReason::ConnectionLost);
             } else if error.as_database_error().is_some() {
                 self.set_has_unknown_raw_commit(false);
-                self.has_outdated_statement |= is_outdated_statement(error);
+                self.has_outdated_statement |= is_outdated_statement_error(error);
                 self.must_finish_response = true;
                 self.mark_failed(frame_id, Failure::CallFailed);
             } else {
@@ -322,7 +322,7 @@ impl<C: Connection> TransactionState<C> {
             return Ok(());
         }
         let cached_count = self.connection()?.cached_statement_count();
-        if counts.is_some_and(|counts| counts.are_usable_by_driver(cached_count)) {
+        if counts.is_some_and(|counts| counts.driver_can_reuse_statements(cached_count)) {
             return Ok(());
         }
         self.pending = Some(pending);

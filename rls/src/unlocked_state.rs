@@ -24,12 +24,13 @@ pub(crate) struct UnlockedState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum UnfinishedReason {
     /// The handle of the frame was dropped without commit or rollback, its rollback was not answered in time, or its
-    /// commit was not sent in time (in a transaction that can write nothing: not answered).
+    /// commit was not sent in time. In a transaction that can write nothing, it is enough that the commit was not
+    /// answered in time.
     Abandoned,
     /// An operation of several statements did not complete (see
-    /// [`UnverifiedTransaction::mark_failed`](crate::UnverifiedTransaction::mark_failed)). The value also stands for a
-    /// stream whose task stopped before the end of the stream, and, recorded for the outermost frame, for a RELEASE
-    /// SAVEPOINT that was sent but not answered in time.
+    /// [`UnverifiedTransaction::mark_failed`](crate::UnverifiedTransaction::mark_failed)), or the task of a stream
+    /// stopped before the end of the stream. For the outermost frame, another possible reason is that a RELEASE
+    /// SAVEPOINT was sent but not answered in time.
     Failed,
 }
 

@@ -126,7 +126,8 @@ impl Connection for PooledConnection {
 
 /// Timeout for rolling back a transaction, and for cleaning the database session of a connection that is released.
 /// After it, the connection is closed, and the server rolls back. It is also the minimum timeout for reading the rest
-/// of an earlier call's response: even if the deadline of statements is shorter, a rollback can wait this long for it.
+/// of an earlier call's response: even if the deadline of statements is shorter, a rollback can wait this long for that
+/// response.
 pub(crate) const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The maximum number of values of one statement. The protocol sends their number in 16 bits.
@@ -160,7 +161,7 @@ impl PreparedStatementMode {
 
     /// Returns the SQL that cleans the database session. [`has_only_the_drivers_prepared_statements`] checks the
     /// response: the counts show whether a statement has changed the prepared statements. PREPARE can add some and
-    /// DEALLOCATE can remove some, but nothing can replace one of the driver's.
+    /// DEALLOCATE can remove some, but nothing can replace one of the driver's without changing the counts.
     pub(crate) fn clean_session_sql(self) -> String {
         match self {
             Self::Cached => format!("{CLEAN_SESSION}SELECT {STATEMENT_COUNTS_SQL}"),
@@ -176,9 +177,9 @@ pub(crate) struct SimpleQueryResponse {
     pub(crate) completed_count: usize,
     /// The row that was received last, whichever statement returned it.
     pub(crate) last_row: Option<TextRow>,
-    /// The third statement's row, read as the server's replication status. It has a meaning only in the response to the
-    /// message that commits a transaction with replicas. The first three statements of that message are a check, which
-    /// fails if the transaction must not be committed; the COMMIT; and the query of the status.
+    /// The third statement's row, read as the server's replication status. It has a meaning only if there are replicas,
+    /// in the response to the message that commits a transaction. The first three statements of that message are a
+    /// check, which fails if the transaction must not be committed; the COMMIT; and the query of the status.
     pub(crate) status_after_commit: Option<ReplicationStatus>,
 }
 
@@ -276,7 +277,7 @@ pub(crate) fn has_only_the_drivers_prepared_statements(
         PreparedStatementMode::PerTransaction => true,
         PreparedStatementMode::Cached => {
             response.last_row.as_ref().and_then(|row| StatementCounts::read(row, 0)).is_some_and(|counts| {
-                counts.from_sql == 0 && counts.are_usable_by_driver(connection.cached_statement_count())
+                counts.from_sql == 0 && counts.driver_can_reuse_statements(connection.cached_statement_count())
             })
         }
     }

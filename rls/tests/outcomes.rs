@@ -48,7 +48,7 @@ async fn count_notes(database: &testdb::Database) -> i64 {
     row.try_get_by_index(0).unwrap()
 }
 
-/// What an armed [`Pooler`] does when a message contains the pooler's word.
+/// What an armed [`Pooler`] does with the message that asks the server to execute a statement with the pooler's word.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     /// The server gets the message, but instead of the server's answer the client gets an error with this SQLSTATE.
@@ -59,8 +59,8 @@ enum Fault {
     Cut,
 }
 
-/// A stand-in for a pooler between client and server. Once armed, it causes its fault when the client asks the server
-/// to execute the next statement that contains its word. After that, it is no longer armed.
+/// A stand-in for a pooler between client and server, with a word and a fault. Once armed, it causes the fault when the
+/// client asks the server to execute the next statement that contains the word. After that, it is no longer armed.
 struct Pooler {
     url: String,
     is_armed: Arc<AtomicBool>,
@@ -108,8 +108,9 @@ async fn forward_to_server(
     while let Ok(length @ 1..) = from_client.read(&mut message).await {
         let has_word = message[..length].windows(word.len()).any(|part| part == word.as_bytes());
         let is_triggered = has_word && is_armed.swap(false, Ordering::SeqCst);
-        // Of several statements (Query), text and request are one message. The text of a single statement is sent first
-        // (Parse), and the request to execute it once the server has answered.
+        // One message (Query) contains the text of several statements and asks the server to execute them. For a single
+        // statement, the client first sends the text (Parse); the request to execute it follows once the server has
+        // answered.
         let is_query = message[0] == b'Q';
         let is_execution = was_prepared || is_triggered && is_query;
         was_prepared = is_triggered && !is_query;
@@ -226,7 +227,7 @@ async fn a_raw_commit_without_an_answer_leaves_its_outcome_unknown() {
 }
 
 #[tokio::test]
-async fn a_pooler_error_in_reply_to_a_statement_counts_as_a_lost_connection_and_only_a_single_statement_is_retried() {
+async fn a_pooler_error_in_reply_to_a_statement_counts_as_a_lost_connection() {
     let database = create_database().await;
     let pooler = Pooler::start(&database, "hello", Fault::Error(CONNECTION_FAILURE)).await;
     let owner = connect(&pooler.url).await;
@@ -302,8 +303,8 @@ async fn without_a_deadline_a_dropped_statement_is_awaited_however_long_it_takes
     let database = create_database().await;
     let handle = Database::connect(database.url(), &Options::default()).await.unwrap().with_deadline(None);
     let tx = as_owner(&handle).begin().await.unwrap();
-    // Longer than `ROLLBACK_TIMEOUT` (5 seconds), which is the least limit on reading the response to a dropped call if
-    // there is a deadline.
+    // Longer than `ROLLBACK_TIMEOUT` (5 seconds), which is the minimum timeout for reading the response to a dropped
+    // call if there is a deadline.
     let long_call = tx.execute_unprepared("SELECT pg_sleep(7)");
     assert!(timeout(Duration::from_millis(500), long_call).await.is_err());
     assert_eq!(outcome_code(tx.execute_unprepared(INSERT_NOTE).await), "transaction_failed");

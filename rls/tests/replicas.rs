@@ -85,8 +85,8 @@ async fn an_identity_sees_its_own_writes_even_if_transactions_are_repeatable_rea
             .values_panic([number.into()])
             .to_owned();
         cluster.connection.execute(&insert).await.unwrap();
-        // The replay continues a moment later. If the read waited on the replica for that, it would still see the
-        // snapshot that its transaction took when it began.
+        // The replay continues a moment later. A read that waited for that, in a transaction on the replica, would
+        // still see the snapshot that the transaction took when it began.
         let replica = cluster.replica.clone();
         let resume = tokio::spawn(async move {
             sleep(Duration::from_millis(6)).await;
@@ -100,7 +100,7 @@ async fn an_identity_sees_its_own_writes_even_if_transactions_are_repeatable_rea
 }
 
 #[tokio::test]
-async fn what_only_the_primary_can_run_is_retried_there_streamed_or_not() {
+async fn statements_and_streams_that_only_the_primary_can_run_are_retried_there() {
     let cluster = Cluster::start(
         "CREATE ROLE member;
          CREATE UNLOGGED TABLE cache (n integer);
@@ -126,7 +126,7 @@ async fn what_only_the_primary_can_run_is_retried_there_streamed_or_not() {
 }
 
 #[tokio::test]
-async fn the_pools_of_all_servers_close_at_once_even_if_a_connection_to_the_primary_is_in_use() {
+async fn closing_refuses_calls_on_the_replica_even_while_a_transaction_on_the_primary_is_open() {
     let cluster = Cluster::start("CREATE ROLE member").await;
     let read = statement("SELECT 1");
     assert_eq!(outcome_code(cluster.connection.query_all_raw(read.clone()).await), "done");
@@ -140,8 +140,8 @@ async fn the_pools_of_all_servers_close_at_once_even_if_a_connection_to_the_prim
 #[tokio::test]
 async fn connecting_to_a_server_that_reports_no_log_position_fails_with_that_reason() {
     let database = Server::open().await.unwrap().create_unmigrated().await.unwrap();
-    // PostgreSQL always has a log position. But this report has no system identifier, and an incomplete report is
-    // treated like one without a log position.
+    // PostgreSQL always has a log position. But with this function, what the server reports lacks the system
+    // identifier, and an incomplete report is treated like one without a log position.
     let schema = "CREATE SCHEMA shadow;
         CREATE FUNCTION shadow.pg_control_system(OUT system_identifier bigint) LANGUAGE sql AS 'SELECT NULL::bigint'";
     database.connect(1).await.unwrap().execute_unprepared(schema).await.unwrap();
@@ -154,7 +154,7 @@ async fn connecting_to_a_server_that_reports_no_log_position_fails_with_that_rea
 }
 
 #[tokio::test]
-async fn if_no_server_of_a_cluster_answers_the_error_says_how_long_the_call_has_waited() {
+async fn the_error_says_how_long_the_call_has_waited_if_no_server_of_a_cluster_answers() {
     // The operating system accepts the connections, but no server answers on them.
     let silent_listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("postgres://member@{}/game?sslmode=disable", silent_listener.local_addr().unwrap());
@@ -165,10 +165,10 @@ async fn if_no_server_of_a_cluster_answers_the_error_says_how_long_the_call_has_
     assert!(error.to_string().contains("did not answer within 2 seconds"), "{error}");
 }
 
-/// Sends a request to a server, on a thread on which waiting is allowed.
-async fn run_blocking(server: &Server, request: fn(&Server) -> Result<(), testdb::Error>) {
+/// Calls a blocking method of a server, such as `Server::kill`, on a thread that may block.
+async fn run_blocking(server: &Server, method: fn(&Server) -> Result<(), testdb::Error>) {
     let server = server.clone();
-    tokio::task::spawn_blocking(move || request(&server).unwrap()).await.unwrap();
+    tokio::task::spawn_blocking(move || method(&server).unwrap()).await.unwrap();
 }
 
 /// Returns what each server of the handle is used for.
@@ -188,7 +188,7 @@ async fn wait_for_roles(handle: &Database, expected: [ServerRole; 2]) {
 
 /// Starts a standby, and waits until it has replayed the creation of the database. Returns the standby and its copy of
 /// the database.
-async fn start_standby_with(primary: &Server, database: &testdb::Database) -> (Server, testdb::Database) {
+async fn start_standby_with_copy(primary: &Server, database: &testdb::Database) -> (Server, testdb::Database) {
     let primary = primary.clone();
     let standby = tokio::task::spawn_blocking(move || primary.start_standby(&[]).unwrap()).await.unwrap();
     let replica_database = standby.replica_of(database).unwrap();
@@ -202,7 +202,7 @@ async fn start_standby_with(primary: &Server, database: &testdb::Database) -> (S
 async fn a_standby_at_the_first_url_is_reported_as_a_replica_while_there_is_no_primary() {
     let primary = Server::start_plain(None).await.unwrap();
     let database = primary.create_unmigrated().await.unwrap();
-    let (_standby, replica_database) = start_standby_with(&primary, &database).await;
+    let (_standby, replica_database) = start_standby_with_copy(&primary, &database).await;
     run_blocking(&primary, Server::kill).await;
     let mut options = Options::default();
     options.replicas = vec![database.url().to_owned()];
@@ -215,7 +215,7 @@ async fn a_standby_at_the_first_url_is_reported_as_a_replica_while_there_is_no_p
 }
 
 #[tokio::test]
-async fn the_primary_of_another_cluster_gets_no_writes_even_if_it_answers_first() {
+async fn a_never_promoted_primary_of_another_cluster_is_not_used_even_if_no_other_server_answers() {
     let server = Server::start_plain(None).await.unwrap();
     let other_server = Server::start_plain(None).await.unwrap();
     let (database, other_database) =
@@ -234,11 +234,10 @@ async fn the_primary_of_another_cluster_gets_no_writes_even_if_it_answers_first(
 }
 
 #[tokio::test]
-async fn a_promoted_replica_is_used_while_the_first_server_is_down_unless_the_first_turns_out_to_be_of_another_cluster()
-{
+async fn a_promoted_replica_replaces_the_first_server_until_that_turns_out_to_be_of_another_cluster() {
     let primary = Server::start_plain(None).await.unwrap();
     let database = primary.create_unmigrated().await.unwrap();
-    let (standby, replica_database) = start_standby_with(&primary, &database).await;
+    let (standby, replica_database) = start_standby_with_copy(&primary, &database).await;
     run_blocking(&primary, Server::kill).await;
     run_blocking(&standby, Server::promote).await;
     let mut options = Options::default();
@@ -259,20 +258,20 @@ async fn a_promoted_replica_is_used_while_the_first_server_is_down_unless_the_fi
     wait_for_roles(&other_handle, [ServerRole::Primary, ServerRole::Unused]).await;
     let other_owner = other_handle.as_identity(Identity::new("postgres"));
     let insert = "INSERT INTO notes VALUES (1)";
-    assert_eq!(outcome_code(other_owner.execute_unprepared(insert).await), "database", "it has no such table");
+    let outcome = outcome_code(other_owner.execute_unprepared(insert).await);
+    assert_eq!(outcome, "database", "the other cluster has no such table");
 }
 
 #[tokio::test]
-async fn a_primary_of_another_cluster_gets_no_new_transactions_once_the_first_server_answers_even_if_that_is_a_standby()
-{
+async fn a_primary_of_another_cluster_gets_no_new_transactions_once_a_standby_at_the_first_url_answers() {
     let primary = Server::start_plain(None).await.unwrap();
     let database = primary.create_unmigrated().await.unwrap();
-    let (standby, replica_database) = start_standby_with(&primary, &database).await;
+    let (standby, replica_database) = start_standby_with_copy(&primary, &database).await;
     run_blocking(&standby, Server::kill).await;
-    // The primary of another cluster, which was promoted, so it has a later timeline.
+    // The primary of another cluster. It is a promoted standby, so it is on a later timeline.
     let other_server = Server::start_plain(None).await.unwrap();
     let other_database = other_server.create_unmigrated().await.unwrap();
-    let (other_standby, promoted_database) = start_standby_with(&other_server, &other_database).await;
+    let (other_standby, promoted_database) = start_standby_with_copy(&other_server, &other_database).await;
     run_blocking(&other_standby, Server::promote).await;
     let mut options = Options::default();
     // By mistake, this is the URL of that primary. The right primary is not among the servers at all.
@@ -289,6 +288,6 @@ async fn a_primary_of_another_cluster_gets_no_new_transactions_once_the_first_se
     // A transaction that has already begun there can still commit.
     open_transaction.commit().await.unwrap();
     assert_eq!(outcome_code(owner.execute_unprepared("INSERT INTO notes VALUES (2)").await), "no_primary");
-    // The identity has written on the other cluster. That must not keep its reads from the replica.
+    // The identity has written on the other cluster. That must not keep the identity's reads from the replica.
     assert_eq!(outcome_code(owner.query_all_raw(statement("SELECT 1")).await), "done");
 }

@@ -263,7 +263,7 @@ async fn transaction_with_config() -> Result<(), DbErr> {
 }
 
 #[tokio::test]
-async fn the_backend_method_is_not_ambiguous_and_a_stream_and_a_ping_succeed() {
+async fn get_database_backend_is_not_ambiguous_and_streams_and_pings_succeed() {
     // `StreamTrait` and `ConnectionTrait` both have a method `get_database_backend`. The calls below are not ambiguous,
     // because the connection and the transaction have an inherent method of that name, as SeaORM's own types do.
     use sea_orm::StreamTrait;

@@ -29,9 +29,9 @@ const MAX_WAIT_FOR_ONE_PING: Duration = Duration::from_secs(10);
 /// How many connections the tests of the firewall open in the pool.
 const CONNECTION_COUNT: usize = 8;
 
-/// Opens the connections of the pool, by keeping as many transactions open at the same time, and leaves the connections
-/// idle. The one that is opened first is returned last, so that the pool hands it out first: the order in which
-/// connections were acquired must not decide which of them are taken for dead.
+/// Opens [`CONNECTION_COUNT`] connections in the pool, by keeping as many transactions open at the same time, and then
+/// leaves the connections idle. The connection that was opened first is returned last, so that the pool hands it out
+/// first. If it is dead, the pool must not use the others either, although they were acquired after it.
 async fn open_connections(owner: &IdentityConnection) {
     let mut transactions = Vec::new();
     for _ in 0..CONNECTION_COUNT {
@@ -47,7 +47,8 @@ struct Firewall {
     /// The URL of the database through the firewall.
     url: String,
     silenced_count: watch::Sender<usize>,
-    /// On how many silenced connections the client has sent something other than the message that closes it.
+    /// Number of silenced connections on which the client has sent a message other than Terminate (`X`), which closes a
+    /// connection.
     used_after_silence_count: Arc<AtomicUsize>,
 }
 
@@ -80,7 +81,8 @@ impl Firewall {
         Self { url, silenced_count, used_after_silence_count }
     }
 
-    /// Silently drops what is sent from now on over the first connections since the start, and does not close them.
+    /// From now on, silently drops what is sent over the first `connection_count` connections that were opened through
+    /// the firewall, without closing them.
     fn silence(&self, connection_count: usize) {
         self.silenced_count.send(connection_count).unwrap();
     }
@@ -187,7 +189,8 @@ async fn a_server_that_does_not_answer_is_reported_if_the_application_supplied_t
     options.connect_lazy(true).acquire_timeout(Duration::from_secs(1));
     let owner = as_owner(&Database::from_connection(sea_orm::Database::connect(options).await.unwrap()));
     assert_eq!(outcome_code(owner.begin().await.map(drop)), "connection_lost");
-    // A single statement, which is retried if the connection is lost, is not retried after a timeout.
+    // A statement outside of a transaction is retried if the connection is lost, but not after an attempt that has
+    // already waited for `acquire_timeout`.
     let started_at = Instant::now();
     assert_eq!(outcome_code(owner.execute_unprepared(INSERT_NOTE).await), "connection_lost");
     assert!(started_at.elapsed() < Duration::from_secs(4), "{:?}", started_at.elapsed());

@@ -40,7 +40,7 @@ async fn a_temporary_table_that_a_streamed_statement_created_is_dropped_before_a
 }
 
 #[tokio::test]
-async fn only_a_stream_that_is_read_to_its_end_in_time_saves_what_its_statement_wrote() {
+async fn only_a_stream_that_is_read_to_its_end_in_time_commits_what_its_statement_wrote() {
     let (_database, handle, role) = create_tenant_database().await;
     let acme = as_tenant(&handle, &role, "acme");
     let insert = "INSERT INTO notes (text) SELECT 'hello' FROM generate_series(1, 3) RETURNING text";

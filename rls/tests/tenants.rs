@@ -39,7 +39,8 @@ pub fn as_tenant(handle: &Database, role: &str, name: &str) -> IdentityConnectio
     handle.as_identity(Identity::new(role.to_owned()).with_setting("app.tenant", name).with_setting("app.admin", ""))
 }
 
-/// Connects to the database with a pool of one connection, so that each identity gets what the one before left on it.
+/// Connects to the database with a pool of one connection, so that each identity would see what the previous identity
+/// left on the connection.
 async fn connect_with_one_connection(database: &testdb::Database) -> Database {
     let mut options = Options::default();
     options.max_connections = 1;
@@ -75,7 +76,7 @@ async fn a_closed_pool_begins_no_transaction() {
 }
 
 #[tokio::test]
-async fn all_pools_of_a_handle_refuse_transactions_at_once_while_closing_waits_for_a_connection() {
+async fn all_pools_of_a_handle_already_refuse_transactions_while_closing_waits_for_a_connection() {
     let (database, handle, role) = create_tenant_database().await;
     let handle = handle.with_pool_for_role(role.clone(), database.url(), &Options::default()).await.unwrap();
     let owner_transaction = handle.as_identity(Identity::new("postgres")).begin().await.unwrap();
@@ -262,7 +263,7 @@ fn update_of_pg_settings(name: &str, setting: &str) -> UpdateStatement {
 }
 
 #[tokio::test]
-async fn an_update_of_pg_settings_that_sea_orm_built_is_verified_and_undone() {
+async fn an_update_of_pg_settings_that_changes_the_identity_fails_and_any_other_is_undone() {
     let (database, _, role) = create_tenant_database().await;
     let handle = connect_with_one_connection(&database).await;
     let globex = as_tenant(&handle, &role, "globex");
@@ -282,7 +283,7 @@ async fn an_update_of_pg_settings_that_sea_orm_built_is_verified_and_undone() {
     assert_eq!(outcome_code(tx.execute(&other_change).await), "done");
     tx.commit().await.unwrap();
     assert_eq!(fetch_text(&globex, show_time_zone).await, clean_time_zone);
-    // A stream of raw SQL, whose text is examined like that of a statement that SeaORM built.
+    // In a stream, the text of raw SQL is examined like that of a statement that SeaORM built: `stream_raw` runs both.
     let tx = acme.begin().await.unwrap();
     let raw_change = "UPDATE PG_SETTINGS SET setting = 'Asia/Tokyo' WHERE name = 'TimeZone'";
     let rows = tx.stream_raw(statement(raw_change)).await.unwrap();

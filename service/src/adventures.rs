@@ -311,8 +311,8 @@ async fn validate_and_store(
     let service_connection = caller.as_service().ok_or(Error::NotAllowed {
         rule: "an adventure must be validated outside a transaction if the service has its own login",
     })?;
-    // Storing the same result again would change `updated_at`. If the caller's isolation level is REPEATABLE READ, the
-    // caller's transaction, whose snapshot is older, could then not publish the adventure, in any attempt.
+    // Storing the same result again would change `updated_at`. If transactions are REPEATABLE READ by default, every
+    // attempt of `publish` would then fail: it updates the row in `tx`, whose snapshot is older than the stored result.
     if is_stored {
         return Ok(errors);
     }

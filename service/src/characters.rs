@@ -303,7 +303,7 @@ impl<C: Caller> Characters<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::StillReferenced`] if it has rolled, or is the character of a seat that it holds or has left (retire it
+    /// [`Error::StillReferenced`] if it has rolled, or if it is still the character of a seat, held or left (retire it
     /// instead); [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn delete(self, id: Uuid) -> Result<(), Error> {
         operation!(self.caller, "characters.delete", character = id, |tx| {

@@ -29,8 +29,8 @@ use crate::{
     rows::{self, set_if_some},
 };
 
-/// The attributes of a creature: `creatures.stats`. Each is from 1 to 10. It is the number of dice for a check of that
-/// attribute; modifiers may raise or lower this number. Unknown fields are kept.
+/// The attributes of a creature: `creatures.stats`. Each is from 1 to 10. A check of an attribute rolls
+/// as many dice as the attribute's value; modifiers may add dice or take some away. Unknown fields are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Stats {

@@ -17,16 +17,17 @@ use crate::content::ValidationError;
 /// Any operation may fail with [`Busy`](Self::Busy), [`DeadlineExceeded`](Self::DeadlineExceeded),
 /// [`ConnectionLost`](Self::ConnectionLost), [`CommitUnknown`](Self::CommitUnknown),
 /// [`PoolExhausted`](Self::PoolExhausted), [`PoolClosed`](Self::PoolClosed), [`Misconfigured`](Self::Misconfigured),
-/// [`ServerExhausted`](Self::ServerExhausted), [`ReadOnly`](Self::ReadOnly) and [`Database`](Self::Database), any
-/// operation of a user with [`UnknownAccount`](Self::UnknownAccount) and [`AccountClosed`](Self::AccountClosed), and
-/// any operation in a caller's transaction with [`TransactionFailed`](Self::TransactionFailed),
-/// [`NestedTransactionOpen`](Self::NestedTransactionOpen) and [`TransactionOver`](Self::TransactionOver). An
-/// operation's documentation lists its other errors. Below, *the handle* is [`Sparc`](crate::Sparc).
+/// [`ServerExhausted`](Self::ServerExhausted), [`ReadOnly`](Self::ReadOnly) and [`Database`](Self::Database). Any
+/// operation of a user may also fail with [`UnknownAccount`](Self::UnknownAccount) and
+/// [`AccountClosed`](Self::AccountClosed). Any operation in a caller's transaction may also fail with
+/// [`TransactionFailed`](Self::TransactionFailed), [`NestedTransactionOpen`](Self::NestedTransactionOpen) and
+/// [`TransactionOver`](Self::TransactionOver). An operation's documentation lists its other errors. Below, *the handle*
+/// is [`Sparc`](crate::Sparc).
 ///
 /// Every error serializes to the same shape, which a web handler can return as it is: an object with `code`, `message`,
-/// `retryable` and `details`. The details are an object with the variant's fields by name (for an invalid adventure,
-/// the field `errors`); it is empty for a variant without fields. The message can be shown to a person. Message and
-/// details reveal nothing about the server's configuration: fields that only an operator may see are omitted.
+/// `retryable` and `details`. `details` is an object with the variant's fields by name (for an invalid adventure, the
+/// field `errors`); it is empty for a variant without fields. The message can be shown to a person. Message and details
+/// reveal nothing about the server's configuration: fields that only an operator may see are omitted.
 ///
 /// Match on the variant, or on [`code`](Error::code) where a string must cross a process boundary, but never on the
 /// message.
@@ -62,7 +63,7 @@ pub enum Error {
     #[error("the character is retired; bring it back first")]
     CharacterRetired,
     /// The character has a seat in a live session; leave that session first. Code `character_seated`.
-    #[error("the character has a seat in a live session; leave it first")]
+    #[error("the character has a seat in a live session; leave that session first")]
     CharacterSeated,
     /// The character belongs to somebody else. Code `character_not_yours`.
     #[error("the character belongs to somebody else; choose one of your own")]
@@ -175,7 +176,7 @@ pub enum Error {
     },
     /// Users lack the privilege that the caller's statement needs on a table or on one of its columns. Code
     /// `column_closed`.
-    #[error("users must not do this to the table {table}, or must not use these columns for it: {instead}")]
+    #[error("users must not run this statement on the table {table}, or must use other columns: {instead}")]
     ColumnNotGranted {
         /// The table.
         table: &'static str,
@@ -187,7 +188,7 @@ pub enum Error {
     IdentityChanged,
     /// The caller's statement ended its transaction. What the transaction did before may have been committed. Code
     /// `transaction_ended`.
-    #[error("a statement ended its transaction; what was done before it may have been committed")]
+    #[error("a statement ended its transaction; what the transaction did before may have been committed")]
     TransactionEndedByStatement,
     /// A statement failed in this transaction, or a call was dropped before it completed. The transaction can only be
     /// rolled back. Code `transaction_failed`.
@@ -234,7 +235,9 @@ pub enum Error {
     },
     /// Events after the requested one may be missing, because events are kept for a day, or because the server was
     /// replaced or restored. Subscribe again with `None`, and then reload the session. Code `events_expired`.
-    #[error("events after that one may have been deleted (they are kept for a day); subscribe again, then reload")]
+    #[error(
+        "events after the requested one may have been deleted (they are kept for a day); subscribe again, then reload"
+    )]
     EventsExpired,
     /// The cursor does not belong to this list. Code `bad_cursor`.
     #[error("the cursor must come from a page of this list")]

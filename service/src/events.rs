@@ -213,11 +213,14 @@ struct NewestSeq {
 /// database is created again from a dump.
 const DATABASE_OID_SQL: &str = "(SELECT oid::bigint FROM pg_catalog.pg_database WHERE datname = current_database())";
 
-/// Returns an identifier of the history of events that is being read. If the identifier changes, a subscription may be
-/// reading another history. With replicas, the identifier consists of the WAL timeline, which the primary and its
-/// standbys share, and which changes with each promotion, and of the database's OID. Without replicas, it is
-/// `event_history_id`, the result of `private.event_history_id()`, which includes the OID and also changes with each
-/// restart. On a standby, `event_history_id` is `None`; without replicas, that is an error.
+/// Returns an identifier of the *history* of events that is being read. Another history may lack events that this one
+/// has, and may have other events with the same numbers. If the identifier changes, a subscription may be reading
+/// another history.
+///
+/// With replicas, the identifier has two parts: the WAL timeline, which the primary and its standbys share, and which
+/// changes with each promotion; and the database's OID. Without replicas, the identifier is `event_history_id`, the
+/// result of `private.event_history_id()`, which includes the OID and also changes with each restart.
+/// `event_history_id` is `None` on a standby; without replicas, that is an error.
 fn choose_history_id(
     tx: &OperationTransaction,
     database_oid: i64,

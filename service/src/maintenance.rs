@@ -1,7 +1,7 @@
 //! Maintenance jobs. They can be repeated and run concurrently. All of them except `vacuum` work in batches.
 //!
-//! Where the extension `pg_cron` is installed, the migration schedules the same jobs, but its vacuum jobs process only
-//! `sessions` and `dice_rolls`.
+//! Where the extension `pg_cron` is installed, the migration schedules the same jobs, but the scheduled vacuum jobs
+//! process only `sessions` and `dice_rolls`.
 //!
 //! ```
 //! use service::{Operations, Sparc, maintenance::JobOptions};
@@ -63,8 +63,8 @@ pub struct JobReport {
     /// Whether the job ended because it found nothing more that it could process, and not because the time ran out.
     /// Rows that another transaction has locked, and sessions that cannot be archived or cancelled, remain even then.
     /// PostgreSQL logs a warning for each session that cannot be archived or cancelled. `delete_old_events` looks only
-    /// at the oldest events, twice as many as a batch has. If others have locked more than half of these, it ends
-    /// although it could delete later ones.
+    /// at the oldest events, twice as many as a batch has. If other transactions have locked more than half of these,
+    /// the job ends although it could delete later events.
     pub reached_end: bool,
 }
 

@@ -59,14 +59,14 @@ where
     let query = A::Entity::find().filter(matches_values_of(&row, [id_column]));
     let query = match repeat_check {
         RepeatCheck::ByColumnsAndAuthor { author, changed_by_database } => {
-            let (changed_column, may_have_changed) = changed_by_database.unzip();
+            let (changed_column, change_condition) = changed_by_database.unzip();
             let is_unchanged = |column: &<A::Entity as EntityTrait>::Column| {
                 changed_column.as_ref().is_none_or(|changed| changed.as_str() != column.as_str())
             };
             let query = query
                 .filter(matches_values_of(&row, <A::Entity as EntityTrait>::Column::iter().filter(is_unchanged)))
                 .filter(equals(author, tx.caller_identity().user_id().into()));
-            match may_have_changed {
+            match change_condition {
                 Some(condition) => {
                     query.filter(Condition::any().add(matches_values_of(&row, changed_column)).add(condition))
                 }

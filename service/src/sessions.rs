@@ -96,8 +96,8 @@ impl NewSession {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Visibility {
-    /// Everyone. While the session waits for players and has a free seat, the lobby lists it, until six hours after its
-    /// scheduled start, if it has one.
+    /// Everyone. The lobby lists the session while it waits for players and has a free seat; a session with a scheduled
+    /// start is listed only until six hours after that time.
     Public,
     /// Its participants (the Seer and the players, even those who left, but not those whom the Seer removed) and the
     /// service. Until the session starts, users who know its join code can look at a summary of it, and join.
@@ -205,8 +205,9 @@ async fn find_session(tx: &OperationTransaction, id: Uuid) -> Result<sessions::M
     rows::require::<sessions::Entity>(tx, id, "session").await
 }
 
-/// Updates a session to the values that `row` sets, and returns it; if `row` sets no column, only reads it. If no row
-/// is found, the error is `NotSessionSeer` if the caller can read the session, and otherwise `NotFound`.
+/// Updates a session to the values that `row` sets, and returns it; if `row` sets no column, only reads it. If there is
+/// no such session that the caller may update, the error is `NotSessionSeer` if the caller can read the session, and
+/// otherwise `NotFound`.
 async fn update_session(
     tx: &OperationTransaction,
     id: Uuid,

@@ -193,8 +193,8 @@ pub struct Options {
     pub acquire_timeout: Duration,
     /// Whether prepared statements are cached on their connection. The default is `true`. Use `false` behind a pooler
     /// in transaction mode that does not track prepared statements (PgBouncer before 1.21, or without
-    /// `max_prepared_statements`). Each transaction then begins by deallocating what other clients have prepared, in
-    /// the same round trip, and each statement takes a second round trip to be prepared.
+    /// `max_prepared_statements`). With `false`, each transaction begins by deallocating what other clients have
+    /// prepared, in the same round trip, and each statement takes a second round trip to be prepared.
     pub cache_prepared_statements: bool,
     /// The deadline of each operation as a whole, with its retries, and of each statement that the application runs
     /// itself ([`IdentityConnection::with_deadline`]). The default is 30 seconds; without a deadline, an operation

@@ -1,8 +1,8 @@
 //! The tutorial: two paths of steps that are completed in order.
 //!
 //! The player's path is welcome, character basics, dice rolling, combat practice, player complete. The Seer's path is
-//! welcome, running sessions, seer complete (`docs/decisions.md`, "Game rules"). The database refuses a user's steps
-//! that are out of order, and derives the completed steps from the current one.
+//! welcome, running sessions, seer complete (`docs/decisions.md`, "Game rules"). The database does not let a user
+//! complete steps out of order, and derives the completed steps from the current step.
 //!
 //! ```
 //! use entity::sea_orm_active_enums::TutorialPath;

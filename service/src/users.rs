@@ -46,8 +46,8 @@ pub struct NewAccount {
     /// Id of the account; random if absent. Repeating the request with the same id returns the existing account,
     /// unless it has been closed since.
     pub id: Option<Uuid>,
-    /// E-mail address, if any. If another account already has it, the profile of this account is created without one;
-    /// check with [`Users::is_email_taken`] first.
+    /// E-mail address, if any. If another account already has it, the profile of this account is created without an
+    /// address; check with [`Users::is_email_taken`] first.
     pub email: Option<String>,
     /// Display name; by default the local part of the e-mail address, or else `Adventurer`.
     pub display_name: Option<String>,
@@ -90,7 +90,7 @@ const MAX_PROFILES_BY_DISPLAY_NAME: u64 = 50;
 impl<C: Caller> Users<'_, C> {
     /// Creates an account in `auth.users`, in a database where Supabase does not manage that table; a trigger creates
     /// the profile. On Supabase, only the platform itself can create accounts. If the e-mail address is taken, the
-    /// profile is created without one; check with [`is_email_taken`](Self::is_email_taken) first. Nothing checks
+    /// profile is created without an address; check with [`is_email_taken`](Self::is_email_taken) first. Nothing checks
     /// whether the e-mail address is valid and belongs to the person who signs up.
     ///
     /// Repeating the request with the same id returns the existing account, unless it has been closed since. So an
@@ -190,8 +190,8 @@ impl<C: Caller> Users<'_, C> {
     }
 
     /// Returns whether an account already has this e-mail address, as written or in lower case (as the platform stores
-    /// it). If so, an account that signs up with it gets a profile without one. An address in a reserved domain
-    /// (`docs/decisions.md`, "Sign-up") also counts as taken, because sign-up ignores it.
+    /// it). If so, an account that signs up with the address gets a profile without an address. An address in a
+    /// reserved domain (`docs/decisions.md`, "Sign-up") also counts as taken, because sign-up ignores it.
     ///
     /// Who may: the service, because the answer reveals who has an account. Three round trips.
     ///
@@ -277,7 +277,7 @@ impl<C: Caller> Users<'_, C> {
     /// repeats the call gets [`Error::AccountClosed`].
     ///
     /// On Supabase, delete the account through the platform instead, because the platform also signs the owner out.
-    /// This operation does all of the above there too and, if the platform allows it, marks the account as deleted, but
+    /// This operation closes the account there too and, if the platform allows it, marks the account as deleted, but it
     /// does not sign the owner out.
     ///
     /// Who may: a user, for their own account; the service, for any. Three round trips. Events `player_left` and

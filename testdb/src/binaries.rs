@@ -18,8 +18,8 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// Returns the path of a program: one of the server binaries, or a client such as `pg_dump`. `None` if it was not
-    /// installed with them.
+    /// Returns the path of a program: one of the server binaries, or a client such as `pg_dump`. `None` if the program
+    /// was not installed with the server binaries.
     #[must_use]
     pub fn program(&self, name: &str) -> Option<PathBuf> {
         // The folder may contain links to only some of the programs. The others are in the folder to which the links

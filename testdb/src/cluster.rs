@@ -1,9 +1,9 @@
 //! A private cluster (a server that this process starts for itself), and the shell script that supervises it.
 //!
 //! The supervisor is a separate process, because this process cannot clean up after `kill -9`, and Rust does not drop
-//! statics at the end of a test run. The supervisor reads a pipe from this process. When the pipe closes, it stops the
-//! server and removes the server's folder. (The crate `pgtemp` starts servers too, but panics instead of returning an
-//! error, needs `sudo` if it runs as root, and leaves the server running after Ctrl-C.)
+//! statics at the end of a test run. The supervisor reads a pipe from this process. When the pipe closes, the
+//! supervisor stops the server and removes the server's folder. (The crate `pgtemp` starts servers too, but panics
+//! instead of returning an error, needs `sudo` if it runs as root, and leaves the server running after Ctrl-C.)
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -183,9 +183,8 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if let Ok(pipes) = self.pipes.get_mut() {
-            drop(pipes.take());
-        }
+        // The supervisor ends when its standard input closes, so the pipes must be closed in any case.
+        drop(self.pipes.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).take());
         // Waits, so that the server and its folder are gone when the caller continues. An error means that the
         // supervisor has already ended.
         let _ = self.supervisor.wait();

@@ -21,10 +21,10 @@ impl PreparedStatement {
 
     /// Returns whether the statement changes only the role, and not the settings that policies read. (The role and the
     /// settings together are an identity.) To run one statement of a transaction as a different role, the crate `rls`
-    /// changes the role before that statement and restores it afterwards, with prepared statements of this kind. No
-    /// other prepared statement begins like these: the one that sets a whole identity is never prepared.
+    /// changes the role before that statement and restores it afterwards, with prepared statements of this kind.
     #[must_use]
     pub fn changes_only_role(&self) -> bool {
+        // No other prepared statement begins like this. The SQL that sets a whole identity is never prepared.
         self.sql.starts_with("SELECT set_config(")
     }
 }

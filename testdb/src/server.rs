@@ -1,4 +1,4 @@
-//! A server: a private cluster, or the one of `DATABASE_URL`.
+//! A server: a private cluster, or the server of `DATABASE_URL`.
 
 use std::{env, sync::Arc};
 
@@ -76,9 +76,10 @@ impl Server {
         }
     }
 
-    /// Starts a private cluster whose databases are Supabase projects, with additional settings (`name=value`), even if
-    /// `DATABASE_URL` is set. In such a project `postgres` owns the database and is not a superuser, Supabase's
-    /// schemas and roles exist, and default privileges grant Supabase's roles access to every new object.
+    /// Starts a private cluster whose databases are Supabase projects, even if `DATABASE_URL` is set. In such a
+    /// project, `postgres` owns the database and is not a superuser, Supabase's schemas and roles exist, and default
+    /// privileges grant Supabase's roles access to every new object. `settings` are additional settings of the server
+    /// (`name=value`).
     ///
     /// # Errors
     ///
@@ -95,8 +96,8 @@ impl Server {
         Ok(Self::new(cluster.url_for_role("postgres", "postgres"), Some(cluster), Layout::SupabaseProject))
     }
 
-    /// Starts a private cluster whose new databases are empty, with additional settings (`name=value`), even if
-    /// `DATABASE_URL` is set.
+    /// Starts a private cluster whose new databases are empty, even if `DATABASE_URL` is set. `settings` are additional
+    /// settings of the server (`name=value`).
     ///
     /// # Errors
     ///
@@ -146,9 +147,9 @@ impl Server {
         self.private_cluster()?.send_command("start")
     }
 
-    /// Starts a standby that streams from this private server, with additional settings (`name=value`). Blocks until
-    /// the standby runs. The standby is removed when the last clone of the returned value and the last [`Database`] on
-    /// the standby have been dropped.
+    /// Starts a standby that streams from this private server. `settings` are additional settings of the standby
+    /// (`name=value`). Blocks until the standby runs. The standby is removed when the last clone of the returned value
+    /// and the last [`Database`] on the standby have been dropped.
     ///
     /// # Errors
     ///
@@ -177,8 +178,8 @@ impl Server {
         self.alter_system("primary_conninfo", &primary.private_cluster()?.url("postgres")).await
     }
 
-    /// Changes a setting of a private server, and reloads its configuration. This has no effect on a setting with which
-    /// the server was started, because the command line takes precedence.
+    /// Changes a setting of a private server, and reloads its configuration. A setting that was given on the command
+    /// line when the server was started does not change, because the command line takes precedence.
     ///
     /// # Errors
     ///
@@ -231,7 +232,7 @@ impl Server {
                 let connection = connect(&project.superuser_url(), 1).await?;
                 connection.execute_unprepared(SUPABASE_PROJECT_SQL).await?;
                 connection.close().await?;
-                // A template that keeps the server, which itself keeps the template, would never be dropped.
+                // The server holds the template. If the template also held the server, neither would ever be dropped.
                 project.server = None;
                 Ok::<_, Error>(project)
             })
@@ -256,7 +257,7 @@ impl Server {
             .migrated_template
             .get_or_try_init(|| async {
                 let mut template = self.create_and_migrate().await?;
-                // A template that keeps the server, which itself keeps the template, would never be dropped.
+                // The server holds the template. If the template also held the server, neither would ever be dropped.
                 template.server = None;
                 Ok::<_, Error>(template)
             })

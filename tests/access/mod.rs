@@ -1,6 +1,6 @@
 //! Determines who may do what by trying it: every kind of user attempts to read and write every kind of row, and every
 //! role attempts to use every column and function. The results are in `docs/generated/access.md`. If the results differ
-//! from that page, the test in this file fails. (`two_connections.rs` has a test of its own, which writes no page.)
+//! from that page, the test in this file fails. (`repeated_writes.rs` has a test of its own, which writes no page.)
 
 use std::fmt::Write;
 
@@ -12,9 +12,9 @@ use crate::{
 };
 
 mod fixture;
+mod repeated_writes;
 mod roles;
 mod rows;
-mod two_connections;
 
 /// The outcome of an attempt.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -58,8 +58,9 @@ const INTRODUCTION: &str = "# Access\n\n\
     The **Seer** runs the session and created its adventure; the **other Seer** runs another session; the\n\
     **stranger** has no part in it.\n\n\
     A letter is an attempt that succeeds. A letter in brackets is one that privileges and policies allow, but that a\n\
-    rule of the game refuses: a limit, the order of a session's statuses, or history that must be kept. Any other\n\
-    letter of the section is one that row security or a missing privilege refuses.\n";
+    rule of the game refuses: the account is closed, a limit is reached, the order of a session's statuses forbids it,\n\
+    or history must be kept. Any other letter of the section is one that a missing privilege, row security, a trigger\n\
+    or a function refuses, or for which the user has no such row.\n";
 
 #[tokio::test]
 async fn the_page_about_access_is_up_to_date() {

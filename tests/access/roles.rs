@@ -27,7 +27,7 @@ async fn is_allowed(caller: &SqlCaller, sql: &str) -> bool {
     )
 }
 
-/// Returns the name and a caller of each of the API's roles.
+/// Returns each of the API's roles by its name, with a caller who has that role.
 fn callers_by_role(world: &World) -> [(&'static str, SqlCaller); 3] {
     [
         ("`anon`", world.visitor()),
@@ -36,10 +36,10 @@ fn callers_by_role(world: &World) -> [(&'static str, SqlCaller); 3] {
     ]
 }
 
-/// Writes the section about columns. Attempts to read and write every column of every table in schema `public`, and to
-/// delete from every table, in statements that match no row; also to truncate every table and to create a trigger on
-/// it. The attempts show the privileges independently of what the catalog says about them. (`schema_rules.rs` checks
-/// that no API role has a privilege on a table in schema `private`.)
+/// Writes the section about columns. Attempts, with statements that match no row, to read and write every column of
+/// every table and view in schema `public`, and to delete from every table and view. Also attempts to truncate each of
+/// them, and to create a trigger on it. The attempts show the privileges independently of what the catalog says about
+/// them. (`schema_rules.rs` checks that no API role has a privilege on a table in schema `private`.)
 pub async fn write_columns_section(world: &World, page: &mut String) {
     let callers_by_role = callers_by_role(world);
     write_section_start(
@@ -160,8 +160,8 @@ pub async fn write_functions_section(world: &World, page: &mut String) {
             "ALTER TABLE public.users DISABLE ROW LEVEL SECURITY",
             "COPY public.users TO PROGRAM 'true'",
         ] {
-            // In this database, `auth.users` is the table that the migrations create where Supabase's is missing. The
-            // service may read and write that one.
+            // In this database, `auth.users` is our stand-in, which the migrations create where Supabase's table is
+            // missing. The service may read and write the stand-in.
             let should_be_allowed = *role == "`service_role`" && sql.contains("auth.users");
             assert_eq!(is_allowed(caller, sql).await, should_be_allowed, "{role}: {sql}");
         }

@@ -11,7 +11,8 @@ use super::{
     write_row, write_section_start,
 };
 
-/// Statements, each with the letter that stands for it on the page. The function returns the statement for an actor.
+/// Statements, each with the letter that stands for it on the page. A statement is a function that returns the SQL for
+/// an actor.
 type Statements<'a> = Vec<(char, Box<dyn Fn(&Actor) -> String + Send + 'a>)>;
 
 /// Creates [`Statements`] from lines of the form `letter => |actor| sql`.
@@ -165,7 +166,7 @@ async fn write_characters_section(fixture: &Fixture, page: &mut String) {
     write_attempts(fixture, page, "new (i: their own, f: another user's, x: with a level)", insert_character).await;
 }
 
-/// Returns the statements on the character whose id `character_of` returns for an actor.
+/// Returns statements that read or write one character per actor. `character_of` returns the id of that character.
 fn character_statements<'a>(character_of: impl Fn(&Actor) -> Uuid + Copy + Send + 'a) -> Statements<'a> {
     statements![
         'r' => |actor| format!("SELECT FROM characters WHERE id = '{}'", character_of(actor)),

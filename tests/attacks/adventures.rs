@@ -353,8 +353,8 @@ async fn a_session_of_an_adventure_that_is_unpublished_meanwhile_is_not_created(
     let world = World::new().await;
     let adventure = world.new_adventure(world.new_user().await.user_id()).await;
     let seer = world.new_user().await;
-    // The INSERT of a session first checks the adventure. Then it updates the Seer's counter of sessions, for which it
-    // waits here, because the counter is in the locked row. After that, it checks the adventure again.
+    // The INSERT of a session first checks the adventure. Then it updates the Seer's counter of sessions. Here the
+    // counter is in a locked row, so the INSERT waits. After that, it checks the adventure again.
     let lock_holder = world.owner().begin().await;
     execute_in(&lock_holder, &format!("SELECT FROM users WHERE id = '{}' FOR UPDATE", seer.user_id())).await.unwrap();
     let (caller, sql) = (seer.clone(), format!("INSERT INTO sessions (adventure_id) VALUES ('{adventure}')"));

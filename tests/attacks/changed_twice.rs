@@ -102,8 +102,8 @@ async fn a_statement_that_sets_the_character_of_a_seat_twice_is_refused() {
     assert_invariants(&world).await;
 }
 
-/// `private.request_digests` stores a digest of the request that created a row, by which a repeated request is
-/// recognized.
+/// When a client creates a row, a digest of the request is stored in `private.request_digests`, so that a repeated
+/// request is recognized.
 #[tokio::test]
 async fn a_row_inserted_and_deleted_by_one_statement_leaves_no_digest_of_its_request() {
     let world = World::new().await;
@@ -137,15 +137,19 @@ async fn a_row_inserted_and_deleted_by_one_statement_leaves_no_digest_of_its_req
     assert_invariants(&world).await;
 }
 
-/// The attacker's own session, with a seat of their own, and another Seer's session in which the same character sits.
-struct AttackersSession {
+/// An attacker who took a seat with the same character in two sessions: one that the attacker runs, and one of another
+/// Seer.
+struct AttackerInTwoSessions {
     attacker: Player,
+    /// The session that the attacker runs.
     session_id: Uuid,
+    /// The adventure of that session, a draft of the attacker's.
     adventure_id: Uuid,
+    /// The other Seer's session.
     other_game: GameSession,
 }
 
-impl AttackersSession {
+impl AttackerInTwoSessions {
     async fn create(world: &World, is_seat_active: bool) -> Self {
         let other_game = world.new_session(0).await;
         world.update_session(&other_game, "is_public = true").await;
@@ -162,7 +166,7 @@ impl AttackersSession {
         Self { attacker, session_id, adventure_id, other_game }
     }
 
-    /// Returns the statements that end the session with this status, and delete it with its adventure.
+    /// Returns the statements that end the attacker's own session with this status, and delete it with its adventure.
     fn end_and_delete_sql(&self, status: &str) -> String {
         format!(
             "UPDATE public.sessions SET status = '{status}' WHERE id = '{}';
@@ -202,7 +206,7 @@ async fn a_change_of_a_seat_is_refused_if_the_same_statement_ends_and_deletes_it
              ON CONFLICT (session_id, user_id) DO UPDATE SET is_active = true",
         ),
     ] {
-        let fixture = AttackersSession::create(&world, is_seat_active).await;
+        let fixture = AttackerInTwoSessions::create(&world, is_seat_active).await;
         let outer = form
             .replace("{session}", &fixture.session_id.to_string())
             .replace("{user}", &fixture.attacker.user_id.to_string())
@@ -217,7 +221,7 @@ async fn a_change_of_a_seat_is_refused_if_the_same_statement_ends_and_deletes_it
     }
 
     // The same is true of an INSERT that takes the first seat in a session.
-    let fixture = AttackersSession::create(&world, true).await;
+    let fixture = AttackerInTwoSessions::create(&world, true).await;
     let (session_id, adventure_id) = (Uuid::new_v4(), world.new_draft_adventure(fixture.attacker.user_id).await);
     let create_session = format!("INSERT INTO sessions (id, adventure_id) VALUES ('{session_id}', '{adventure_id}')");
     assert_eq!(attempt(&fixture.attacker.caller, &create_session).await, "done");
@@ -239,7 +243,7 @@ async fn a_change_of_a_seat_is_refused_if_the_same_statement_ends_and_deletes_it
 async fn a_statement_that_ends_a_session_and_deletes_it_through_a_trigger_is_refused() {
     let world = World::new().await;
     for status in ["cancelled", "completed"] {
-        let fixture = AttackersSession::create(&world, true).await;
+        let fixture = AttackerInTwoSessions::create(&world, true).await;
         if status == "completed" {
             let start = format!("UPDATE sessions SET status = 'active' WHERE id = '{}'", fixture.session_id);
             assert_eq!(attempt(&fixture.attacker.caller, &start).await, "done");

@@ -40,8 +40,8 @@ async fn an_upsert_with_the_id_of_another_users_row_neither_reads_nor_locks_that
     let insert_creature_sql =
         |id: Uuid| format!("INSERT INTO creatures (id, adventure_id, name) VALUES ('{id}', '{own_draft}', 'Mine')");
     let attempts = [
-        // The table, a change, an INSERT with the id of a row of the victim's, and one with the id of a row of the
-        // attacker's own.
+        // The table, a change, and two INSERTs of the attacker's: the first with the id of a row of the victim's, the
+        // second with the id of a row of the attacker's own.
         (
             "characters",
             "name = 'Mine'",
@@ -109,9 +109,9 @@ async fn an_upsert_with_the_id_of_another_users_row_neither_reads_nor_locks_that
 }
 
 /// The statement deletes an adventure of the caller's, and inserts a creature for this adventure with the id of
-/// somebody else's creature. Row security would accept the creature, because it uses the statement's snapshot, in which
-/// the adventure still exists and belongs to the caller. So a trigger has to refuse it before the condition is
-/// evaluated.
+/// somebody else's creature. Row security would accept the new creature, because row security uses the statement's
+/// snapshot, in which the adventure still exists and belongs to the caller. So a trigger has to refuse the new creature
+/// before PostgreSQL evaluates the condition of the ON CONFLICT clause on the existing one.
 #[tokio::test]
 async fn inserting_a_creature_for_a_deleted_adventure_reads_no_creature_of_others() {
     let world = World::new().await;

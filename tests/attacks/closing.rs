@@ -57,8 +57,8 @@ async fn an_account_is_closed_or_deleted_while_another_seer_creates_a_session_of
         execute_in(&other_seers_transaction, &insert_session).await.unwrap();
         let sql = close_or_delete_account_sql(author.user_id(), is_deletion);
         // The closing or deletion waits for none of the other Seer's locks, so overlapping transactions of other users
-        // cannot prevent it. (`lock_timeout` would not show that the deletion waits, because the deletion catches the
-        // error of that timeout, and skips the adventure.)
+        // cannot prevent it. (`lock_timeout` would not show whether the deletion waits, because the deletion catches
+        // the error of that timeout, and skips the adventure.)
         assert_eq!(attempt(&world.owner(), &format!("SET LOCAL statement_timeout = '10s'; {sql}")).await, "done");
         assert!(is_account_closed(&world, author.user_id()).await);
         other_seers_transaction.commit().await.unwrap();
@@ -130,7 +130,7 @@ async fn an_account_is_deleted_while_another_seer_writes_to_an_unshared_ended_se
     let insert_event =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{session}', 'client.wave')");
     execute_in(&other_seers_transaction, &insert_event).await.unwrap();
-    // As above, `lock_timeout` would not show that the deletion waits.
+    // As above, `lock_timeout` would not show whether the deletion waits.
     let sql = format!("SET LOCAL statement_timeout = '10s'; DELETE FROM auth.users WHERE id = '{}'", author.user_id());
     assert_eq!(attempt(&world.owner(), &sql).await, "done");
     other_seers_transaction.commit().await.unwrap();
@@ -294,9 +294,9 @@ async fn no_statement_both_closes_the_account_and_writes() {
     assert_eq!(attempt(&newcomer, &begin_tutorial).await, ACCOUNT_CLOSED);
 }
 
-/// A statement that inserts events also deletes events that are more than a day old, of any session. The statements
-/// with which the closing of an account writes its events do not: the closing goes on to lock more rows, and could then
-/// deadlock with the deletion of the session to which the old events belong.
+/// A statement that inserts events also deletes events of any session that are more than a day old. A transaction that
+/// closes an account inserts events too, but deletes no old ones, because it goes on to lock more rows. If it had
+/// deleted old events, it could deadlock with the deletion of the session to which these belong.
 #[tokio::test]
 async fn closing_an_account_writes_events_without_deleting_old_ones() {
     let world = World::new().await;

@@ -1,9 +1,11 @@
 //! Closing an account (its personal data is removed) or deleting it does not deadlock with other users' statements, in
-//! whatever order these lock rows. The exception is a deadlock over old events, after which the closing and the
-//! deletion go on. Every write of an account locks the account's row in `private.account_gates` before any other row.
-//! The closing and the deletion lock the account's row in `auth.users` first, then the one in `private.account_gates`,
-//! and only then other rows. (`closing_waits.rs` and `starvation.rs` test that an account cannot delay its own closing
-//! by overlapping writes.)
+//! whatever order these lock rows. The exception is a deadlock over old events, which the closing or the deletion
+//! survives. Every write of an account locks the account's row in `private.account_gates` before any other row. The
+//! closing and the deletion lock the account's row in `auth.users` first, then its row in `private.account_gates`, and
+//! only then other rows. (`closing_waits.rs` and `starvation.rs` test that an account cannot delay its own closing by
+//! overlapping writes.)
+//!
+//! The last two tests close no account: one ends sessions, and the other writes an event.
 
 use uuid::Uuid;
 
@@ -105,7 +107,8 @@ async fn closing_does_not_deadlock_with_writes_of_others() {
                 assert_eq!(execute_in(&transaction, &statements[0]).await, Ok(1), "{case}");
                 let closing_transaction = superuser.begin().await;
                 // With this timeout, the closing would detect a deadlock only after 60 s. So the user's statement, with
-                // the default of 1 s, would detect it first, and would fail. (The closing would just try again.)
+                // the default of 1 s, would detect it first, and would fail. (If the closing detected it first, the
+                // closing would try again, and this test would not notice the deadlock.)
                 execute_in(&closing_transaction, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
                 let sql = close_or_delete_account_sql(account_to_close, is_deletion);
                 let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });
@@ -147,12 +150,13 @@ async fn deleting_an_account_does_not_deadlock_with_writes_in_its_sessions() {
             execute_in(&transaction, &insert_event_sql(sessions[0])).await.unwrap();
             let deletion_transaction = superuser.begin().await;
             // With this timeout, the deletion would detect a deadlock only after 60 s. So the player's statement, with
-            // the default of 1 s, would detect it first, and would fail. (The deletion would just try again.)
+            // the default of 1 s, would detect it first, and would fail. (If the deletion detected it first, the
+            // deletion would try again, and this test would not notice the deadlock.)
             execute_in(&deletion_transaction, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
             execute_in(&deletion_transaction, "SET LOCAL lock_timeout = '10s'").await.unwrap();
             let sql = delete_account_sql(game.seer.user_id());
-            let is_live_session_locked = is_other_session_live && sessions[0] == game.session_id;
-            if is_live_session_locked {
+            let deletion_must_wait = is_other_session_live && sessions[0] == game.session_id;
+            if deletion_must_wait {
                 let deletion_task = tokio::spawn(async move { execute_and_commit(deletion_transaction, &sql).await });
                 world.owner().wait_until_backends_wait_for_locks(1).await;
                 assert_eq!(execute_and_commit(transaction, &insert_event_sql(sessions[1])).await, "done");
@@ -168,11 +172,11 @@ async fn deleting_an_account_does_not_deadlock_with_writes_in_its_sessions() {
     assert_invariants(&world).await;
 }
 
-/// A transaction has inserted an event, and has thereby deleted the old event of another session. The closing or
-/// deletion of an account also deletes that session, because nobody has played it and its adventure is a draft of the
-/// account. So the closing waits for the old event. Then the transaction inserts a character of the account, and waits
-/// for the closing. The closing detects the deadlock, gives up only the deletion of the session and its adventure, and
-/// succeeds, so the insert is refused.
+/// A transaction has inserted an event, and has thereby deleted the old event of another session. When an account is
+/// closed or deleted, that session is deleted with its events, because nobody has played it and its adventure is a
+/// draft of the account. So the closing waits for the old event. Then the transaction inserts a character for the
+/// account, and waits for the closing. The closing detects the deadlock, gives up only the deletion of the session and
+/// its adventure, and succeeds, so the insert is refused.
 #[tokio::test]
 async fn closing_and_deleting_an_account_survive_a_deadlock_over_old_events() {
     for is_strangers_session in [false, true] {
@@ -241,8 +245,9 @@ async fn ending_sessions_does_not_deadlock_with_writes_to_characters() {
     assert_invariants(&world).await;
 }
 
-/// An INSERT of an event locks the account's row in `private.account_gates` before the session. So while the INSERT
-/// waits for that row, another transaction of the account, which has locked the row, can lock the session.
+/// An INSERT of an event locks the sender's row in `private.account_gates` before the session's row. So while the
+/// INSERT waits for the row in `private.account_gates`, another transaction of the same account, which has locked that
+/// row, can lock the session's.
 #[tokio::test]
 async fn an_event_does_not_deadlock_with_a_transaction_of_the_same_account() {
     let world = World::new().await;

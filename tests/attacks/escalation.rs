@@ -63,8 +63,8 @@ const TRAP_SPRUNG: &str = "ZZ666";
 
 /// Creates the traps: for every base type of PostgreSQL (except arrays and those called `pg_...`) and each of our
 /// enums, a domain of the same name, and for each table of schema `public` a temporary table of the same name. The
-/// domains' checks and the tables' defaults raise [`TRAP_SPRUNG`] if they run as a role other than the attacker's,
-/// which the setting `sparc.attacker` names.
+/// domains' checks and the tables' defaults raise [`TRAP_SPRUNG`] if they run as a role other than the attacker's. The
+/// setting `sparc.attacker` contains the name of the attacker's role.
 const CREATE_TRAPS: &str = "
 DO $traps$
 DECLARE
@@ -153,7 +153,7 @@ impl Fixture {
             let sql = format!("INSERT INTO tutorial_progress (user_id) VALUES ('{account}')");
             world.owner().execute(&sql).await.unwrap();
         }
-        // An event that is more than a day old. The statements that insert an event also delete it.
+        // An event that is more than a day old. The statements that insert an event also delete old events.
         insert_old_events(&world, game.session_id, 1).await;
         Self { world, game, failed_roll_id, draft_adventure_id, creature_id, spare_character_id, waiting_game }
     }

@@ -104,10 +104,12 @@ async fn no_statement_evades_the_limit_on_inserted_rows() {
             "PREPARE many AS {insert} SELECT {row} FROM generate_series(1, $1::integer);
              EXECUTE many (100); EXECUTE many (101)"
         ),
-        // The statement itself reads the server's count of inserted rows, from which the policy computes the limit.
+        // The statement itself reads the server's counts from which the policy computes the number of events, and which
+        // a user might try to influence.
         format!(
             "{insert} SELECT {row} FROM generate_series(1, 101)
-             WHERE pg_stat_get_xact_tuples_inserted('session_events'::regclass) >= 0"
+             WHERE pg_stat_get_xact_blocks_fetched('session_events_seq_seq'::regclass) >= 0
+               AND pg_stat_get_xact_tuples_inserted('session_events'::regclass) >= 0"
         ),
     ] {
         assert_eq!(dry_run(&player.caller, &sql).await, TOO_MANY_ROWS, "{sql}");
@@ -218,7 +220,7 @@ async fn too_many_events_are_refused_before_all_are_inserted() {
             "INSERT INTO session_events (session_id, event_type)
              SELECT '{session}', 'client.wave' FROM generate_series(1, 5000)"
         ),
-        // A row that exists already is skipped, but only after a trigger has locked the session for it.
+        // A row whose id exists already is skipped, but only after a trigger has locked the session's row.
         format!(
             "INSERT INTO session_events (id, session_id, event_type)
              SELECT '{repeated_id}', '{session}', 'client.wave' FROM generate_series(1, 5000) ON CONFLICT DO NOTHING"

@@ -49,8 +49,9 @@ async fn create_retired_characters(world: &World, account: Uuid, count: i64) {
     world.owner().execute(&sql).await.unwrap();
 }
 
-/// Creates for every limit all rows but the last one, and returns the limits. Each limit gets `statement_count`
-/// statements, each of which adds one row (but the limit on retired characters gets at most ten statements).
+/// For every limit, creates all but one of the rows that it allows. Returns the limits. Each limit gets
+/// `statement_count` statements, each of which adds one row (but the limit on retired characters gets at most ten
+/// statements).
 async fn create_rows_below_limits(world: &World, statement_count: usize) -> Vec<Limit> {
     let owner = world.owner();
     let mut limits = Vec::new();

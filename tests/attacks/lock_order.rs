@@ -1,6 +1,6 @@
-//! Two rules for the locks that the schema's functions take. A function that must not decide by outdated values of a
-//! row locks the row before it reads them. And locks are taken so that statements neither deadlock nor delay each other
-//! for ever: in a fixed order, or without waiting for one lock while another is held.
+//! Two rules for the locks that the schema's functions take. A function whose decision must not be based on outdated
+//! values of a row locks the row before it reads the values. And locks are taken so that statements neither deadlock
+//! nor delay each other for ever: in a fixed order, or without waiting for one lock while another is held.
 //!
 //! *Closing* an account removes its personal data, gives up its seats in live sessions (those that have not ended), and
 //! cancels the live sessions that it runs; the account can no longer write. The platform (Supabase) also deletes
@@ -21,7 +21,7 @@ use crate::world::{World, insert_attribute_check_sql, insert_character_sql, inse
 async fn closing_holds_no_other_row_while_it_waits_for_one() {
     let world = World::new().await;
     for is_deletion in [false, true] {
-        // How many `rows` there are below.
+        // The length of `rows` below.
         let row_count = if is_deletion { 9 } else { 8 };
         for locked_row_index in 0..row_count {
             let fixture = create_populated_account(&world).await;
@@ -53,9 +53,7 @@ async fn closing_holds_no_other_row_while_it_waits_for_one() {
             let lock_holder = world.owner().begin().await;
             let lock_sql = |row: &str| format!("SELECT FROM {row} FOR UPDATE NOWAIT");
             assert_eq!(execute_in(&lock_holder, &lock_sql(&rows[locked_row_index])).await, Ok(1));
-            // Only a superuser may set `deadlock_timeout`.
-            let closing_transaction = world.superuser().await.begin().await;
-            execute_in(&closing_transaction, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
+            let closing_transaction = world.owner().begin().await;
             let sql = close_or_delete_account_sql(account, is_deletion);
             let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });
             world.owner().wait_until_backends_wait_for_locks(1).await;
@@ -169,8 +167,8 @@ async fn the_service_waits_for_a_closing_before_it_locks_the_session() {
     assert_invariants(&world).await;
 }
 
-/// An INSERT of the service for an account that is being closed waits for the account's profile, which the closing has
-/// locked. Then the INSERT is refused, because it would increase a counter of a closed account.
+/// The service inserts a row for an account that is being closed. The INSERT waits for the account's profile, which the
+/// closing has locked. Then the INSERT is refused, because it would increase a counter of a closed account.
 #[tokio::test]
 async fn the_service_adds_nothing_to_an_account_that_is_being_closed() {
     let world = World::new().await;
@@ -197,7 +195,8 @@ async fn the_service_adds_nothing_to_an_account_that_is_being_closed() {
     assert_invariants(&world).await;
 }
 
-/// Because each event of a session waits for the one before, a reader that has seen an event has missed none before it.
+/// The INSERT of an event waits for the transaction that inserted the session's previous event. So a reader that has
+/// seen an event has missed no earlier event of the session.
 #[tokio::test]
 async fn an_event_of_the_service_waits_for_the_one_before_it() {
     let world = World::new().await;
@@ -269,11 +268,11 @@ async fn exchanging_sessions_adventures_or_characters_between_two_users_does_not
     }
 }
 
-/// The jobs that archive ended sessions and cancel abandoned ones need some rows of each session. If somebody has
-/// locked one of these rows, the job skips the session without waiting. If it waited for each such session, up to the
-/// 200 ms of its `lock_timeout`, the waits would add up.
+/// One job archives ended sessions, and another cancels abandoned ones. For each session, a job must lock some rows. If
+/// somebody else has locked one of these rows, the job skips the session without waiting. If the job waited for each
+/// such session until its `lock_timeout` of 200 ms, the waits would add up.
 #[tokio::test]
-async fn jobs_do_not_wait_for_locked_rows_but_skip_their_sessions() {
+async fn jobs_skip_a_session_with_a_locked_row_without_waiting() {
     let world = World::new().await;
     for job in ["archive_sessions", "cancel_abandoned_sessions"] {
         let game = world.new_session(0).await;
@@ -308,7 +307,7 @@ async fn jobs_do_not_wait_for_locked_rows_but_skip_their_sessions() {
                     .unwrap();
             }
         }
-        // Rows that the job needs for each of the fifteen sessions.
+        // Rows that the job must lock for the fifteen sessions.
         let mut needed_rows = vec![
             format!("sessions WHERE seer_id = '{}'", game.seer.user_id()),
             format!("users WHERE id = '{}'", game.seer.user_id()),

@@ -68,8 +68,8 @@ async fn abandoned_sessions_are_cancelled() {
     let world = World::new().await;
     let mut cases = Vec::new();
     // A session that has not started is abandoned a week after its scheduled start, but at the latest a year after its
-    // creation; if it has no scheduled start, a month after its creation. A session that has started is abandoned after
-    // a month without events.
+    // creation. If it has no scheduled start, it is abandoned a month after its creation. A session that has started is
+    // abandoned after a month without events.
     for (initial_status, assignments, is_abandoned) in [
         ("waiting", "scheduled_start = now() - INTERVAL '8 days'", true),
         ("waiting", "scheduled_start = now() - INTERVAL '6 days'", false),
@@ -264,7 +264,7 @@ async fn a_session_that_cannot_be_archived_does_not_stop_the_job() {
 }
 
 #[tokio::test]
-async fn a_batch_skips_a_session_that_cannot_be_archived_but_fails_with_an_error_of_the_server() {
+async fn an_error_of_the_server_ends_the_batch_but_a_session_that_violates_a_check_is_skipped() {
     let world = World::new().await;
     let add_check = "ALTER TABLE archived_sessions ADD CHECK (looking_for <> 'nobody')";
     world.superuser().await.execute(add_check).await.unwrap();
@@ -283,13 +283,13 @@ async fn a_batch_skips_a_session_that_cannot_be_archived_but_fails_with_an_error
     let create_function = "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN RAISE EXCEPTION 'no' USING ERRCODE = TG_ARGV[0]; END $$";
     world.superuser().await.execute(create_function).await.unwrap();
-    for code in [SERIALIZATION_FAILURE, DISK_FULL, QUERY_CANCELED, IO_ERROR, INTERNAL_ERROR] {
+    for sqlstate in [SERIALIZATION_FAILURE, DISK_FULL, QUERY_CANCELED, IO_ERROR, INTERNAL_ERROR] {
         let create_trigger = format!(
             "CREATE OR REPLACE TRIGGER fail BEFORE INSERT ON archived_sessions
-             FOR EACH ROW EXECUTE FUNCTION fail('{code}')"
+             FOR EACH ROW EXECUTE FUNCTION fail('{sqlstate}')"
         );
         world.superuser().await.execute(&create_trigger).await.unwrap();
-        assert_eq!(attempt(&world.service(), "SELECT private.archive_sessions(10)").await, code);
+        assert_eq!(attempt(&world.service(), "SELECT private.archive_sessions(10)").await, sqlstate);
     }
     world.superuser().await.execute("DROP TRIGGER fail ON archived_sessions; DROP FUNCTION fail()").await.unwrap();
     assert_eq!(world.owner().count("archived_sessions").await, 0);

@@ -1,5 +1,6 @@
-//! Names with hidden characters (control characters, line breaks, and characters that reverse the text or have no
-//! width), with which a name could be displayed as another one or on several lines; and names that are invisible.
+//! Users cannot write names that are invisible, nor names with hidden characters: control characters, line breaks,
+//! characters that reverse the text, and some that have no width. Such characters could make a name look like another
+//! one, or spread it over several lines. A sign-up with such a name succeeds with a cleaned one.
 
 use uuid::Uuid;
 
@@ -258,8 +259,8 @@ async fn names_in_many_scripts_are_stored_unchanged() {
         for name in VALID_NAMES {
             let update = column.writes[0].replace("$NAME$", &sql_literal(name));
             let outcome = column.writer.execute(&update).await;
-            // Columns require different numbers of characters, but none more than three. So a shorter name may be
-            // refused, and is not checked.
+            // The columns have different minimum lengths, but no minimum is above three characters. So a name of one or
+            // two characters may be refused, and its outcome is not checked.
             if name.chars().count() < 3 {
                 continue;
             }
@@ -271,7 +272,7 @@ async fn names_in_many_scripts_are_stored_unchanged() {
 }
 
 #[tokio::test]
-async fn a_sign_up_cleans_its_name_and_never_fails() {
+async fn a_sign_up_with_a_deceptive_or_invisible_name_succeeds_with_a_cleaned_name() {
     let world = World::new().await;
     let mut names: Vec<String> =
         FORBIDDEN_CHARACTERS.iter().map(|forbidden| format!("Ada{forbidden}Lovelace")).collect();

@@ -14,7 +14,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_write_with_an_old_snapshot_is_refused_after_the_account_is_closed() {
+async fn a_write_with_an_old_snapshot_has_no_effect_after_the_account_is_closed() {
     let world = World::new().await;
     let fixture = create_populated_account(&world).await;
     let mut transactions = Vec::new();
@@ -63,7 +63,7 @@ async fn closing_an_account_in_an_old_snapshot_also_applies_to_newer_writes_or_f
 }
 
 #[tokio::test]
-async fn a_seated_character_is_not_retired_or_deleted_through_an_old_snapshot() {
+async fn an_old_snapshot_lets_nobody_retire_or_delete_a_seated_character_or_seat_a_retired_one() {
     let world = World::new().await;
     let (game, player) = (world.new_session(1).await, world.new_player().await);
     world.update_session(&game, "is_public = true").await;
@@ -133,7 +133,7 @@ async fn no_session_of_an_unpublished_adventure_is_created_in_a_snapshot_that_sh
     let outcome = execute_and_commit(transaction_with_old_snapshot, &insert).await;
     assert!(
         [ADVENTURE_NOT_PLAYABLE, SERIALIZATION_FAILURE].contains(&outcome.as_str()),
-        "{outcome}: the Seer could read what the creator writes from now on"
+        "{outcome}: as Seer, the stranger could read what the creator writes from now on"
     );
 }
 

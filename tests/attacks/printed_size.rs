@@ -158,8 +158,8 @@ async fn the_printed_size_of_every_document_that_a_client_writes_is_limited() {
     assert_eq!(world.owner().count(&adventures).await, 1, "only the draft");
 }
 
-/// Asserts that the limit on the text of a number also applies to the schema's owner, and to an UPDATE of a column that
-/// users may only insert.
+/// Asserts that the limits on numbers also apply to the schema's owner, and to an UPDATE of a column that users may set
+/// only in an INSERT.
 async fn assert_owner_cannot_store_long_numbers(world: &World, draft_adventure: Uuid) {
     let game = world.new_active_session(1).await;
     let roll = world.new_attack_roll(game.session_id, game.players[0].character_id, "{1,2,1,2,1}", 18, 5).await;

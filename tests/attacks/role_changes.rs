@@ -73,7 +73,7 @@ async fn a_statement_that_resets_its_role_keeps_its_limits() {
     let delete = |order: &str| format!("DELETE FROM creatures WHERE {}", sixty_creatures_condition(order));
     let update =
         |order: &str| format!("UPDATE creatures SET description = 'x' WHERE {}", sixty_creatures_condition(order));
-    for (caller, sql, expected_code) in [
+    for (caller, sql, expected_sqlstate) in [
         (
             &player,
             combined_statement(insert_events(game.session_id, 60), insert_events(game.session_id, 60)),
@@ -87,9 +87,9 @@ async fn a_statement_that_resets_its_role_keeps_its_limits() {
         (&seer, combined_statement(update("ASC"), update("DESC")), TOO_MANY_ROWS),
         (&seer, combined_statement(delete("ASC"), delete("DESC")), TOO_MANY_ROWS),
     ] {
-        assert_eq!(dry_run(caller, &sql).await, expected_code, "{sql}");
+        assert_eq!(dry_run(caller, &sql).await, expected_sqlstate, "{sql}");
         let sql_with_reset = format!("{sql} RETURNING {RESET_ROLE}");
-        assert_eq!(dry_run(caller, &sql_with_reset).await, expected_code, "{sql_with_reset}");
+        assert_eq!(dry_run(caller, &sql_with_reset).await, expected_sqlstate, "{sql_with_reset}");
     }
     // The expression for the first row's session resets the role before the row's triggers fire. `set_config` returns
     // `none`, to which the expression appends the session's id; `replace` removes `none` again.
@@ -117,8 +117,8 @@ async fn a_statement_that_resets_its_role_does_not_edit_an_ended_session() {
         for looking_for in [RESET_ROLE.to_owned(), format!("(SELECT {RESET_ROLE})")] {
             let sql =
                 format!("UPDATE sessions SET {set}, looking_for = {looking_for} WHERE id = '{}'", game.session_id);
-            let code = dry_run(&seer, &sql).await;
-            assert!([INSUFFICIENT_PRIVILEGE, SESSION_OVER].contains(&code.as_str()), "{sql}: {code}");
+            let outcome = dry_run(&seer, &sql).await;
+            assert!([INSUFFICIENT_PRIVILEGE, SESSION_OVER].contains(&outcome.as_str()), "{sql}: {outcome}");
         }
     }
 }

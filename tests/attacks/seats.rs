@@ -1,5 +1,6 @@
-//! Only players themselves take seats and choose their characters. (`removed_players.rs` tests that a player whom the
-//! Seer removed cannot rejoin.)
+//! Only players themselves take seats and choose their characters. Also: a Seer cannot affect a character that has no
+//! seat in their session, and nobody takes a seat in a session that has just become private. (`removed_players.rs`
+//! tests that a player whom the Seer removed cannot rejoin.)
 
 use uuid::Uuid;
 
@@ -18,8 +19,8 @@ pub(super) async fn join_code(world: &World, session: Uuid) -> String {
     world.owner().fetch_value(&format!("SELECT code::text FROM sessions WHERE id = '{session}'")).await.unwrap()
 }
 
-/// Creates the session of an attacking Seer, and a victim: a player with a seat in another, public session, from which
-/// the Seer knows the ids of the player and of the character.
+/// Creates the session of an attacking Seer, and a victim: a player with a seat in another session. That session is
+/// public, so the attacking Seer can read the ids of the victim and of the victim's character there.
 async fn create_session_and_victim(world: &World) -> (GameSession, Player) {
     let (game, public_game) = (world.new_session(1).await, world.new_session(0).await);
     let victim = world.new_player().await;

@@ -1,5 +1,6 @@
 //! An account may keep or renew some locks for as long as it likes. These locks make nobody wait for ever: neither
-//! other users, nor those who close an account (its personal data is removed) or delete it.
+//! other users, nor those who close an account (its personal data is removed) or delete it. Also: one user's statement
+//! does not do much of the work that other users' statements left behind.
 
 use super::{
     assert_invariants, attempt, close_account_sql, close_or_delete_account_sql, execute_and_commit, execute_in,
@@ -38,8 +39,8 @@ async fn no_two_transactions_of_an_account_hold_shared_locks_at_once() {
     for sql in lock_own_rows.iter().chain(&inserts) {
         for lock_mode in ["FOR SHARE", "FOR KEY SHARE"] {
             let sql = sql.replace("FOR SHARE", lock_mode);
-            // Each statement also locks the account's row in `private.account_gates` exclusively, for which the second
-            // transaction waits.
+            // Each statement also locks the account's row in `private.account_gates` exclusively. The second
+            // transaction waits for that lock.
             let (first_transaction, second_transaction) = (fixture.caller.begin().await, fixture.caller.begin().await);
             assert!(execute_in(&first_transaction, &sql).await.is_ok(), "{sql}");
             execute_in(&second_transaction, "SET LOCAL lock_timeout = '100ms'").await.unwrap();
@@ -230,9 +231,9 @@ async fn a_clean_up_reads_no_more_than_twice_its_batch() {
     }
 }
 
-/// A unique index allows one heroic save per roll. If a fellow player could insert a save of the player's roll, and
-/// kept that transaction open, the player's own save would wait until the thirty seconds in which a roll can be saved
-/// are over.
+/// A unique index allows one heroic save per roll. If a fellow player could insert a save of another player's roll, and
+/// kept the transaction of this insert open, the other player's own save would wait until the thirty seconds in which a
+/// roll can be saved are over.
 #[tokio::test]
 async fn a_fellow_player_does_not_delay_a_heroic_save() {
     let world = World::new().await;
@@ -303,7 +304,7 @@ async fn a_sign_up_waits_only_briefly_for_an_address_that_is_being_given_up() {
 }
 
 /// A migration or an operator's CREATE INDEX may lock the table of profiles for longer than the second that a sign-up
-/// waits for an e-mail address.
+/// waits for an e-mail address. The sign-up must then wait for the table, and the new account must get its address.
 #[tokio::test]
 async fn a_sign_up_waits_while_the_table_of_profiles_is_locked() {
     let world = World::new().await;

@@ -1,5 +1,5 @@
-//! The database refuses a time outside of its bounds. Of the times that users write, it keeps only `scheduled_start`;
-//! triggers replace the others. Clients can therefore parse every time that another client has written.
+//! The database refuses times before the year 2000 or after 2999. Of the times that users write, only `scheduled_start`
+//! is stored as it was written; triggers replace the others. Clients can therefore parse every stored time.
 
 use super::{attempt, dry_run, sqlstates::CHECK_VIOLATION};
 use crate::world::{SqlCaller, World};
@@ -22,7 +22,7 @@ async fn no_user_can_store_a_time_that_most_clients_cannot_parse() {
         ))
         .await
         .unwrap();
-    // The outcome of a write does not matter here: a time that is refused is not stored.
+    // In this test, it does not matter whether a write succeeds, only which time is stored afterwards.
     //
     // First, the player and the Seer write the time of the player's removal, in an active session and in a completed
     // one.

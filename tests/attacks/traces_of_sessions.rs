@@ -210,8 +210,8 @@ async fn a_removed_player_reads_only_their_own_seat_in_a_private_session() {
     };
     assert_eq!(attempt(&leaver.caller, &update_seat("is_active = false", leaver.user_id)).await, "done");
     assert_eq!(attempt(&game.seer, &update_seat("removed_at = now()", removed_player.user_id)).await, "done");
-    let renew = format!("SELECT FROM private.replace_session_code('{}')", game.session_id);
-    assert_eq!(attempt(&game.seer, &renew).await, "done");
+    let replace_join_code = format!("SELECT FROM private.replace_session_code('{}')", game.session_id);
+    assert_eq!(attempt(&game.seer, &replace_join_code).await, "done");
 
     let only_own_seat = [("seats", 1)];
     assert_eq!(count_visible_rows(&removed_player.caller, &game).await, only_own_seat);
@@ -227,7 +227,7 @@ async fn a_removed_player_reads_only_their_own_seat_in_a_private_session() {
     world.update_session(&game, "is_public = true").await;
     assert_eq!(count_visible_rows(&removed_player.caller, &game).await, [("session", 1), ("details", 1), ("seats", 3)]);
     world.update_session(&game, "is_public = false").await;
-    // Once the Seer has readmitted them, the player is a participant again.
+    // Once the Seer has readmitted the removed player, the player is a participant again.
     assert_eq!(attempt(&game.seer, &update_seat("removed_at = NULL", removed_player.user_id)).await, "done");
     assert!(count_visible_rows(&removed_player.caller, &game).await.starts_with(&[("session", 1), ("rolls", 2)]));
     assert_eq!(attempt(&game.seer, &update_seat("removed_at = now()", removed_player.user_id)).await, "done");
@@ -285,11 +285,9 @@ async fn times_in_json_are_in_utc_whatever_zone_the_caller_sets() {
             let sql = format!("{set_zone}; UPDATE sessions SET status = '{status}' WHERE id = '{}'", game.session_id);
             assert_eq!(attempt(&game.seer, &sql).await, "done", "{zone}");
         }
-        assert_eq!(
-            query_number(&world, &count_status_events_in_utc).await,
-            query_number(&world, count_status_events).await,
-            "{zone}"
-        );
+        let status_event_count = query_number(&world, count_status_events).await;
+        assert!(status_event_count > 0, "{zone}");
+        assert_eq!(query_number(&world, &count_status_events_in_utc).await, status_event_count, "{zone}");
         let assert_utc = format!(
             "{set_zone}; DO $$ DECLARE details jsonb; BEGIN
                SELECT session_data INTO details FROM public.get_session_details('{}');

@@ -17,8 +17,8 @@ async fn a_refused_event_does_not_wait_for_its_session_and_draws_at_most_one_num
     let lock_session = format!("UPDATE sessions SET looking_for = 'somebody' WHERE id = '{}'", game.session_id);
     execute_in(&lock_holder, &lock_session).await.unwrap();
     let select_last_event_number = "SELECT last_value::text FROM session_events_seq_seq";
-    // The event types that each caller tries to send, as SQL literals. Only an event that its sender may send waits for
-    // the lock, so the participant, who may send types that begin with `client.`, does not try `'client.x'`.
+    // The event types that each caller tries to send, as SQL literals. The participant does not try `'client.x'`:
+    // participants may send types that begin with `client.`, and an event that is not refused waits for the lock.
     let participant = &game.players[0].caller;
     for (caller, event_types) in [
         (&stranger, &["'x'", "'dice_rolled'", "'Client.x'", "' client.x'", "'client'", "''", "NULL", "'client.x'"][..]),
@@ -75,26 +75,26 @@ async fn a_refused_event_does_not_wait_for_its_session_and_draws_at_most_one_num
 }
 
 /// If creating a session kept a shared lock on its adventure (stronger than the KEY SHARE lock of the foreign key),
-/// overlapping transactions that create sessions could make an UPDATE of the adventure wait for ever. So it keeps none;
-/// at REPEATABLE READ, it fails if the adventure has changed since the snapshot.
+/// overlapping transactions that create sessions could make an UPDATE of the adventure wait for ever. So creating a
+/// session keeps no such lock. At REPEATABLE READ, it fails if the adventure has changed since the snapshot.
 #[tokio::test]
 async fn creating_a_session_does_not_block_updates_of_its_adventure() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let stranger = world.new_user().await;
     for is_repeatable_read in [false, true] {
-        let session_creator =
+        let creating_transaction =
             if is_repeatable_read { stranger.begin_repeatable_read().await } else { stranger.begin().await };
         let insert_session = format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", game.adventure_id);
-        assert_eq!(execute_in(&session_creator, &insert_session).await, Ok(1));
+        assert_eq!(execute_in(&creating_transaction, &insert_session).await, Ok(1));
         for change in ["times_played = times_played + 1", "status = 'draft'", "status = 'published'"] {
-            let adventure_updater = world.owner().begin().await;
-            execute_in(&adventure_updater, "SET LOCAL lock_timeout = '1s'").await.unwrap();
+            let updating_transaction = world.owner().begin().await;
+            execute_in(&updating_transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
             let sql = format!("UPDATE adventures SET {change} WHERE id = '{}'", game.adventure_id);
-            assert_eq!(execute_in(&adventure_updater, &sql).await, Ok(1), "{change}");
-            adventure_updater.commit().await.unwrap();
+            assert_eq!(execute_in(&updating_transaction, &sql).await, Ok(1), "{change}");
+            updating_transaction.commit().await.unwrap();
         }
-        session_creator.commit().await.unwrap();
+        creating_transaction.commit().await.unwrap();
     }
     // This transaction takes its snapshot while the adventure is published; then the adventure becomes a draft. At
     // REPEATABLE READ, creating a session locks the adventure for a moment (in a block that is rolled back), and

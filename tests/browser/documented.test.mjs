@@ -39,6 +39,7 @@ test("with a service, each event is applied once and in order, also across a res
   const waitForApplied = (count) => page.waitForFunction((count) => seen.applied.length >= count, count, { timeout: 30000 });
   await waitForApplied(3);
   await program.stop();
+  await page.waitForFunction(() => seen.connected.at(-1) === false, null, { timeout: 30000 });
   program = await startProgram({ port: program.port, actionInterval: 1 });
   await page.waitForFunction(() => seen.connected.at(-1), null, { timeout: 30000 });
   const appliedBefore = await page.evaluate(() => seen.applied.length);
@@ -49,7 +50,6 @@ test("with a service, each event is applied once and in order, also across a res
   // The demo game may have written further events after `window.seen` was read.
   assert.deepEqual(seen.applied, stored.slice(0, seen.applied.length));
   assert.equal(seen.loads, 2, "the session is loaded once after the attempt that failed, and not after the reconnect");
-  assert.ok(seen.connected.includes(false), "the page must show that the connection was lost");
   assert.equal(seen.error, undefined);
 });
 

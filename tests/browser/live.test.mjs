@@ -238,7 +238,7 @@ test("the demo's players roll in a scene that was opened before its session bega
   await seer.send("POST", `/api/sessions/${session.id}/complete`);
 });
 
-test("the story tells the change of hit points, whatever the state was when the page was loaded", async () => {
+test("the story tells changes of hit points, also those from before the page was loaded", async () => {
   const [seer, player] = [await program.signUp("Petronel"), await program.signUp("Hew")];
   const session = await program.createSession(seer);
   const { id: heroId, max_hit_points: maximum } = await program.takeSeat(player, session, "Gunnhild");
@@ -252,6 +252,7 @@ test("the story tells the change of hit points, whatever the state was when the 
   await entries.nth(1).waitFor();
   await page.getByRole("button", { name: "Wound Gunnhild" }).click();
   await entries.nth(2).waitFor();
+  // The hit points before the first change are unknown to the page, so the first entry says how many are left.
   assert.deepEqual(await entries.allTextContents(), [
     `Gunnhild has ${maximum - 3} of ${maximum} hit points.`, "Gunnhild gets back 1 hit point.",
     "Gunnhild loses 1 hit point.",
@@ -312,7 +313,7 @@ test("after a reload, the page requests the characters twice, however many game 
   await leave(page);
 });
 
-test("of two responses that overtake each other, the page keeps the later log position", async () => {
+test("in whichever order two responses arrive, the page keeps the later log position", async () => {
   const page = await openPage("/#/lobby");
   for (const [earlier, later] of [["1-0/FF", "1-0/100"], ["1-0/FFFFFFFF", "1-1/0"], ["9-9/9", "10-0/0"]]) {
     const kept = await page.evaluate((pair) => [pair, pair.toReversed()].map((texts) => {
@@ -353,13 +354,13 @@ test("while the program is stopped, the page says what fails, and afterwards it 
   // No more events come in the session that has ended, so this page gives up after one failed attempt to reconnect.
   await ended.locator("#connection-state", { hasText: "Not live" }).waitFor();
   assert.equal(await ended.locator("#banner").isVisible(), false);
-  // This page has shown a session, and now fails to load its next page.
+  // This page has shown a session. Now its URL changes, and the page cannot load what the new URL stands for.
   const sessionId = await navigating.evaluate("game.id");
   await navigating.evaluate((id) => { location.hash = `#/session/${id}`; }, sessionId);
   await navigating.getByText("Nothing here").waitFor();
 
   program = await startProgram({ port: program.port });
-  // The browser says that it is online again before the pages themselves try again.
+  // A browser fires this event when it is online again. So the pages need not wait for their own next attempt.
   for (const page of [watcher, navigating]) await page.evaluate(() => { dispatchEvent(new Event("online")); });
   for (const page of [watcher, navigating]) await waitForLive(page);
   await navigating.locator("#scene").waitFor();

@@ -99,7 +99,7 @@ export async function startProgram({ port, actionInterval = 12, args = [] } = {}
       const { id } = adventures.find(({ name }) => name === adventure);
       return (await seer.send("POST", "/api/sessions", { adventure_id: id, visibility })).body;
     },
-    /** Seats a player with a new character, and returns its row. */
+    /** Seats a player with a new character, and returns the character. */
     async takeSeat(player, session, name) {
       const hero = (await player.send("POST", "/api/characters", { name, class: "warrior" })).body;
       await player.send("POST", "/api/join", { code: session.code, character_id: hero.id });

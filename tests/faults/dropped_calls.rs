@@ -15,8 +15,9 @@ use sparc::{
 use super::{assert_all_transactions_end, network::Proxy};
 use crate::{random_operations::broken_invariants, random_programs::poll_then_drop, world::World};
 
-/// Calls an operation again and again: drops it at the first wait, at the second, and so on, until it finishes before
-/// it is dropped.
+/// Calls an operation again and again: drops the first call at its first wait, the second call at its second wait, and
+/// so on, until a call finishes before it would be dropped. After each call, asserts that no transaction stays open and
+/// that the invariants hold.
 async fn drop_at_every_wait<F: Future<Output = Result<(), Error>>>(
     world: &World,
     name: &str,
@@ -86,7 +87,7 @@ async fn assert_user_role_or_failed(tx: &Transaction, context: &str) {
 }
 
 #[tokio::test]
-async fn a_call_dropped_in_a_transaction_never_leaves_it_in_another_role() {
+async fn a_dropped_call_never_leaves_its_transaction_in_another_role() {
     let world = World::new().await;
     let proxy = Proxy::start_for_world(&world).await;
     let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(2)).await.unwrap();

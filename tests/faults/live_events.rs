@@ -1,5 +1,5 @@
 //! Event streams while servers, networks, pools and poolers fail. The *poller* is the task of a `Sparc` handle that
-//! reads new events for all its streams. The number of an event is its `seq`.
+//! reads new events for all streams of the handle. The number of an event is its `seq`.
 
 use std::time::Duration;
 
@@ -78,7 +78,7 @@ async fn no_event_is_lost_if_the_network_is_slow_or_silent_or_cut() {
 }
 
 #[tokio::test]
-async fn streams_behind_a_pooler_in_transaction_mode_work_or_end_with_an_error_that_names_the_option() {
+async fn behind_a_pooler_streams_work_or_their_errors_name_the_option_to_set() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let Some(pooler) = start_pooler(world.url()).await else {
@@ -128,9 +128,9 @@ async fn streams_behind_a_pooler_in_transaction_mode_work_or_end_with_an_error_t
     }
 }
 
-/// Runs one or more statements as the server's superuser.
-async fn execute(superuser: &DatabaseConnection, sql: &str) {
-    superuser.execute_unprepared(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+/// Runs one or more statements; panics if one fails.
+async fn execute(db: &DatabaseConnection, sql: &str) {
+    db.execute_unprepared(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
 }
 
 /// Allows no new connections to a database, and closes the existing ones.
@@ -181,7 +181,7 @@ async fn replacing_the_database_with_an_older_copy_ends_only_the_streams_that_ar
 
     // The copy replaces the original, and in the copy other events get the same numbers.
     lock_out(&superuser, &database).await;
-    // Both are renamed in one transaction, so that a database of that name always exists.
+    // Both are renamed in one transaction, so that a database with the original's name always exists.
     let swap = format!(
         "ALTER DATABASE \"{database}\" RENAME TO \"{database}_lost\";
          ALTER DATABASE \"{database}_copy\" RENAME TO \"{database}\""
@@ -216,7 +216,7 @@ async fn replacing_the_database_with_an_older_copy_ends_only_the_streams_that_ar
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_replicas_too_a_stream_that_is_ahead_of_an_older_copy_of_the_database_ends() {
+async fn with_replicas_too_an_older_copy_ends_only_the_streams_that_are_ahead() {
     let Some(cluster) = Cluster::start().await else { return };
     let (world, sparc) = (&cluster.world, cluster.connect().await);
     let (ahead_game, quiet_game) = (world.new_active_session(1).await, world.new_active_session(1).await);
@@ -229,7 +229,7 @@ async fn with_replicas_too_a_stream_that_is_ahead_of_an_older_copy_of_the_databa
     lock_out(&superuser, &database).await;
     execute(&superuser, &format!("CREATE DATABASE \"{copy}\" TEMPLATE \"{database}\"")).await;
     execute(&superuser, &format!("ALTER DATABASE \"{database}\" ALLOW_CONNECTIONS true")).await;
-    // After the copy was made, the stream reads three events more.
+    // After the copy was made, `ahead_stream` reads three more events, which the copy lacks.
     let original = world.with_new_pool().await;
     write_events(&original.user(ahead_game.players[0].user_id), ahead_game.session_id, 3).await;
     for _ in 0..3 {
@@ -237,8 +237,9 @@ async fn with_replicas_too_a_stream_that_is_ahead_of_an_older_copy_of_the_databa
     }
     original.pool.close().await.unwrap();
     world.pool.close_by_ref().await.unwrap();
-    // In the copy, other events get the same numbers, and two more numbers are drawn. So the last number drawn does not
-    // show that events are missing.
+    // In the copy, five other events get the numbers of the three lost events and the next two numbers. So the last
+    // number drawn in the copy is higher than the last one drawn in the original, and does not show that events are
+    // lost.
     let (server_url, _) = world.url().rsplit_once('/').unwrap();
     let copy_connection = connect(&format!("{server_url}/{copy}")).await.unwrap();
     let insert_events = |session_id, count| {
@@ -270,8 +271,9 @@ async fn with_replicas_too_a_stream_that_is_ahead_of_an_older_copy_of_the_databa
     superuser.close().await.unwrap();
 }
 
-/// Makes the streams of users read another history of events than the poller, as between the replacement of a server
-/// and the next successful poll.
+/// Makes `private.event_history_id` return another id to users' streams than to the poller. So the streams find that
+/// the server has been replaced, and the poller does not. The same happens between the replacement of a server and the
+/// next successful poll.
 async fn give_users_another_history(world: &World) {
     let history_id: String = world.owner().fetch_value("SELECT private.event_history_id()").await.unwrap();
     let sql = format!(
@@ -282,13 +284,13 @@ async fn give_users_another_history(world: &World) {
 }
 
 #[tokio::test]
-async fn a_stream_on_a_replaced_server_skips_no_event_whose_number_the_former_server_had_given_out() {
+async fn a_stream_on_a_replaced_server_reads_events_with_reused_numbers() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let sparc = connect_sparc(&world).await;
     let mut service_stream = sparc.as_service().events().subscribe(game.session_id, None).await.unwrap();
     let mut stream = sparc.as_user(game.players[0].user_id).events().subscribe(game.session_id, None).await.unwrap();
-    // These events are larger than what the poller keeps for all streams, so each stream must read them itself.
+    // Each of these events is larger than what a poll reads, so each stream must read them itself.
     let insert_large_events = format!(
         "INSERT INTO session_events (session_id, event_type, payload)
          SELECT '{}', 'large', jsonb_build_object('text', (

@@ -1,5 +1,5 @@
-//! Faults of server, disk and network: after each one, callers get a typed error in bounded time, no transaction stays
-//! open, and nothing that was acknowledged is lost.
+//! Faults of server, disk and network, and calls that are dropped: callers get a typed error in bounded time, no
+//! transaction stays open, and nothing that was acknowledged is lost.
 
 mod crashes;
 mod disk;

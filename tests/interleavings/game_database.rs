@@ -6,7 +6,7 @@ use testdb::Database;
 use crate::world::server;
 
 /// Every `@name` in `game_database.sql` and in the statements. A row's id ends with the position of its name here, so
-/// that the order of the keys is known.
+/// that the order of the ids is known.
 const NAMES: &[&str] = &[
     "ada",
     "bob",

@@ -66,9 +66,9 @@ UPDATE sessions SET status = 'cancelled', ended_at = now() - INTERVAL '399 days'
 INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type, results, created_at) VALUES
   (@failed_roll_1, @active, @ada1, 'might', 18, 'attack', '{1,2}', now() + INTERVAL '1 day'),
   (@failed_roll_2, @active, @ada1, 'wit', 18, 'attack', '{1,2}', now() + INTERVAL '1 day');
--- Events older than a day. After each statement that inserts events, `cleanup_events_trigger` deletes such events. It
--- is disabled here, so that these stay. While one transaction deletes the old events of @completed, another can archive
--- or delete that session.
+-- Events older than a day. After each statement that inserts events, `cleanup_events_trigger` deletes such events. The
+-- trigger is disabled here, so that the events below stay. While one transaction deletes the old events of @completed,
+-- another can archive or delete that session.
 ALTER TABLE session_events DISABLE TRIGGER cleanup_events_trigger;
 INSERT INTO session_events (session_id, event_type, created_at)
 SELECT session_id, 'client.old', now() - INTERVAL '2 days'

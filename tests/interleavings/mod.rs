@@ -3,10 +3,11 @@
 //! statement, commit and rollback. After each case, every invariant must hold, no transaction may wait for ever, and
 //! each refusal must be one that `statements.rs` lists or, at REPEATABLE READ, a serialization failure.
 //!
-//! In these cases, each statement has finished, or waits for the other transaction, before the next one is sent. So the
-//! transactions overlap, but their statements do not, and two statements cannot wait for each other. A second kind of
-//! case blocks both statements in the middle: until both have been sent, other connections hold a row that the first
-//! one locks and a row that the second one locks. A third kind has three statements that lock a row in common.
+//! In these cases, each statement has finished, or waits for the other transaction, before the next statement is sent.
+//! So the transactions overlap, but only one statement runs at a time, and two statements cannot wait for each other. A
+//! second kind of case blocks both statements in the middle: until both have been sent, other connections hold a row
+//! that the first statement locks and a row that the second statement locks. A third kind has three statements that
+//! lock a row in common.
 //!
 //! By default, the test runs a sample of each kind of case. `SPARC_INTERLEAVINGS=20000` runs a sample of about that
 //! size of each kind, `SPARC_INTERLEAVINGS=all` every case of the first two kinds, and `SPARC_INTERLEAVINGS=triples`
@@ -65,7 +66,7 @@ fn schedules(level: IsolationLevel, last_steps: &[Step]) -> Vec<Schedule> {
     all
 }
 
-/// Returns the cases of two statements in every order.
+/// Returns the cases of two statements, with the steps of their transactions in every order.
 fn pairs() -> Vec<Case<'static>> {
     let mut cases = Vec::new();
     let ends = [Step::Commit, Step::Rollback];
@@ -116,8 +117,8 @@ fn blocked_case(statements: Vec<&'static Statement>, level: IsolationLevel, held
 }
 
 /// Returns the cases of two statements that lock a row in common. There is one case for each combination of a row that
-/// the first one locks and a row that the second one locks, which may be the same. Other connections hold these rows,
-/// which blocks both statements.
+/// the first statement locks and a row that the second statement locks (the two rows may be the same). Other
+/// connections hold these rows, which blocks both statements.
 fn blocked_pairs(locked_rows: &LockedRows) -> Vec<Case<'static>> {
     let mut cases = Vec::new();
     for first in STATEMENTS {
@@ -177,8 +178,8 @@ fn triples(locked_rows: &LockedRows) -> Vec<Case<'static>> {
 /// Returns about `size` cases, evenly spread and the same in each run.
 fn sample(cases: Vec<Case<'static>>, size: usize) -> Vec<Case<'static>> {
     // In each list, the same isolation levels, schedules and orders recur for every group of statements, with periods
-    // whose prime factors are 2, 3 and 13. If the stride had a factor in common with a period, some of these would
-    // never be in the sample.
+    // whose prime factors are 2, 3 and 13. If the stride had a factor in common with a period, some levels, schedules
+    // or orders would never be in the sample.
     let mut stride = (cases.len() / size.max(1)).max(1);
     while [2, 3, 13].iter().any(|factor| stride.is_multiple_of(*factor)) {
         stride += 1;

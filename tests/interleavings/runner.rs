@@ -1,4 +1,5 @@
-//! Runs a *case*: transactions of one statement each, on a connection each, in the order of the case's steps.
+//! Runs a *case*: several transactions, each with one statement and on a connection of its own. The case's schedule
+//! determines the order of their steps.
 
 use std::{
     collections::VecDeque,
@@ -187,7 +188,7 @@ pub struct Runner {
     clients: Vec<Client>,
     holders: Vec<Client>,
     cases_run: u32,
-    /// Whether the rows must be restored before the next case, because a transaction of the last one has committed.
+    /// Whether the rows must be restored before the next case, because a transaction of the last case has committed.
     needs_restore: bool,
 }
 

@@ -109,8 +109,8 @@ async fn losing_access_ends_a_stream_with_an_error_but_not_the_streams_of_others
     assert_eq!(read_to_error(&mut service_stream).await, "not_found");
 }
 
-/// A stream with unread events reads them from the database itself, even before the poller has checked which
-/// subscribers still have access.
+/// A stream that has unread events does not wait for the poller: the stream reads them from the database. So it can
+/// find out that its caller has lost access before the poller does.
 #[tokio::test]
 async fn a_stream_with_unread_events_ends_with_the_same_error_as_a_stream_that_waits() {
     let world = World::new().await;
@@ -160,8 +160,8 @@ async fn an_account_with_the_nil_id_is_not_taken_for_the_service() {
 async fn events_after_the_closing_of_an_account_are_not_delivered_to_it() {
     let world = World::new().await;
     let sparc = connect_sparc(&world).await;
-    // How many events the poller (the task that reads new events for all streams) has read when the account is closed
-    // is a matter of chance, so there are three attempts.
+    // It is a matter of chance how many events the poller (the task that reads new events for all streams) has read
+    // when the account is closed, so there are three attempts.
     for _ in 0..3 {
         let game = world.new_active_session(2).await;
         let mut closed_account_stream =

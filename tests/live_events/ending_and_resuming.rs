@@ -45,7 +45,7 @@ async fn resuming_after_an_event_older_than_a_day_fails_if_newer_events_follow()
     let ada = sparc.as_user(game.players[0].user_id);
     write_events(&game.players[0].caller, game.session_id, 2).await;
     let seqs = event_seqs(&world, game.session_id).await;
-    // The clean-up skips locked rows, so it can leave an event that is older than a day.
+    // The clean-up skips locked rows, so an event that is older than a day can still be there.
     let age_first_event =
         format!("UPDATE session_events SET created_at = now() - INTERVAL '25 hours' WHERE seq = {}", seqs[0]);
     world.owner().execute(&age_first_event).await.unwrap();
@@ -76,7 +76,7 @@ async fn a_stream_that_was_not_read_while_its_next_events_were_deleted_ends_with
     write_events(&game.players[0].caller, game.session_id, 3).await;
     let first_seq = event_seqs(&world, game.session_id).await[0];
     let mut stream = ada.events().subscribe(game.session_id, Some(first_seq)).await.unwrap();
-    // A stream after 0 returns the events that are still there when it is read.
+    // A stream that starts after 0 returns the events that are still there when it is read.
     let mut stream_of_last_day = ada.events().subscribe(game.session_id, Some(0)).await.unwrap();
     replace_events_after_a_day(&world, &game).await;
     let new_seqs = event_seqs(&world, game.session_id).await;
@@ -86,7 +86,7 @@ async fn a_stream_that_was_not_read_while_its_next_events_were_deleted_ends_with
 }
 
 #[tokio::test]
-async fn a_stream_that_was_not_read_to_its_end_while_later_events_were_deleted_ends_with_events_expired() {
+async fn a_stream_whose_events_after_the_first_page_were_deleted_ends_with_events_expired() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let sparc = connect_sparc(&world).await;
@@ -96,6 +96,7 @@ async fn a_stream_that_was_not_read_to_its_end_while_later_events_were_deleted_e
         write_events(&game.players[0].caller, game.session_id, 60).await;
     }
     let seqs = event_seqs(&world, game.session_id).await;
+    // Two streams, one from the beginning and one after the first event, each with the index of its own first event.
     let mut streams = Vec::new();
     for after_index in [None, Some(0)] {
         let after_seq = after_index.map_or(0, |index: usize| seqs[index]);
@@ -104,9 +105,9 @@ async fn a_stream_that_was_not_read_to_its_end_while_later_events_were_deleted_e
         streams.push((stream, after_index.map_or(0, |index| index + 1)));
     }
     replace_events_after_a_day(&world, &game).await;
-    for (stream, start_index) in &mut streams {
+    for (stream, first_index) in &mut streams {
         // The rest of the page that the stream had read.
-        assert_eq!(read_until(stream, seqs[*start_index + 49]).await, seqs[*start_index + 1..*start_index + 50]);
+        assert_eq!(read_until(stream, seqs[*first_index + 49]).await, seqs[*first_index + 1..*first_index + 50]);
         let outcome = tokio::time::timeout(DELIVERY_TIMEOUT, stream.next()).await.unwrap().unwrap();
         assert_eq!(outcome.map(|event| event.seq).map_err(|error| error.code()), Err("events_expired"));
     }
@@ -167,7 +168,7 @@ async fn deleting_a_session_ends_a_stream_that_is_not_read_even_if_every_poll_fi
     let game = world.new_active_session(1).await;
     let sparc = connect_sparc(&world).await;
     let mut stream = sparc.as_user(game.players[0].user_id).events().subscribe(game.session_id, None).await.unwrap();
-    // The poller takes each change of this text for a change of the server.
+    // The result of this function identifies the history of events. It is now different for each poll.
     let return_new_history = "CREATE OR REPLACE FUNCTION private.event_history_id() RETURNS text LANGUAGE sql
         AS 'SELECT clock_timestamp()::text'";
     world.owner().execute(return_new_history).await.unwrap();

@@ -112,8 +112,8 @@ async fn up_applies_sign_ups_and_deletions_that_the_triggers_missed() {
     }
 }
 
-/// While the triggers were disabled, one address went from a deleted account to a new one, another from an account to
-/// one that was created earlier; and two accounts exchanged their addresses.
+/// While the triggers were disabled, a new account took the address of a deleted account, an older account took the
+/// address that a newer account had given up, and two accounts exchanged their addresses.
 #[tokio::test]
 async fn up_stores_addresses_that_other_accounts_have_given_up() {
     let (_database, db) = create_unmigrated_database_without_platform().await;
@@ -141,9 +141,10 @@ async fn up_stores_addresses_that_other_accounts_have_given_up() {
 }
 
 /// On Supabase, the role that migrates may create triggers on `auth.users`, but not drop them, because it does not own
-/// that table. In the first case, we no longer define the trigger's function either; in the second, we still do.
+/// that table. So `up` drops the trigger's function, and with it the trigger, and then creates the function again if we
+/// still define it. In the first case, we no longer define the function; in the second, we still do.
 #[tokio::test]
-async fn a_trigger_on_accounts_that_we_no_longer_define_is_dropped_on_supabase() {
+async fn on_supabase_up_drops_a_trigger_on_auth_users_that_we_no_longer_define() {
     for (create_function, function, recorded) in [
         (
             "CREATE FUNCTION private.former() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",

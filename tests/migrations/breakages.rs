@@ -221,8 +221,8 @@ pub const BREAKAGES: &[(&str, &str)] = &[
            ADD CONSTRAINT bounded_bio CHECK (char_length(bio) <= 2000) NOT VALID",
         "constraint bounded_bio on public.users",
     ),
-    // This also drops the constraint's index, and with it the table's replica identity, which is part of the table's
-    // line.
+    // This also drops the constraint's index, and with it the table's replica identity, which the manifest has in the
+    // line of the table.
     (
         "ALTER TABLE session_players DROP CONSTRAINT session_players_replica_identity_key",
         "table public.session_players",

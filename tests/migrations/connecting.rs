@@ -212,7 +212,7 @@ async fn a_refusal_by_a_real_server_is_explained() {
     ))
     .await
     .unwrap();
-    // This is how PostgreSQL marks a database before it drops it.
+    // This is how PostgreSQL marks a database that it is about to drop.
     db.execute_unprepared("CREATE DATABASE half_dropped").await.unwrap();
     db.execute_unprepared("UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'half_dropped'").await.unwrap();
     for (url, expected) in [

@@ -1,6 +1,6 @@
-//! Objects of a stranger (a role that does not own the schema) that imitate ours: no command adopts such an object, and
-//! none refuses to run because of it. A renamed schema, table or column of ours is recognized by its comment, but only
-//! if the owner of the schema owns it.
+//! Objects of a stranger (a role that does not own our objects) that imitate ours: no command adopts such an object,
+//! and none refuses to run because of it. A renamed table, column or PostgreSQL schema of ours is recognized by its
+//! comment, but only if it belongs to the owner of our objects.
 
 use sea_orm::ConnectionTrait;
 use sparc::migration::{check, sea_orm_migration::MigratorTrait};

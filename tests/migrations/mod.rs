@@ -152,7 +152,8 @@ async fn eight_concurrent_ups_all_succeed() {
 /// Each round uses a new database. The first round cuts the connection after 4 chunks of data from the server (there is
 /// about one chunk per response), and each further round after 16 more than the round before. In the last round, `up`
 /// ends before the cut.
-/// To cut after every chunk from the fourth on, set the step of 16 to 1:
+///
+/// To try a cut after each chunk from the fourth on, set the step to 1 instead of 16:
 /// `SPARC_UP_CUT_STEP=1 cargo test --test integration after_its_connection_was_cut`.
 #[tokio::test]
 async fn rerunning_up_after_its_connection_was_cut_creates_the_same_schema() {

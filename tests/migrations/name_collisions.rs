@@ -49,8 +49,9 @@ async fn up_fresh_refresh_and_the_script_refuse_if_objects_of_another_program_ha
     }
 }
 
-/// `up` creates triggers with CREATE OR REPLACE, and drops a policy before it creates it. Supabase's documentation has
-/// a trigger `on_auth_user_created`.
+/// `up` creates triggers with CREATE OR REPLACE, and drops each policy before it creates the policy. So it would
+/// replace a trigger or policy of another program that has the same name. A project may well have such a trigger:
+/// Supabase's documentation has one with the name `on_auth_user_created`.
 #[tokio::test]
 async fn up_and_the_script_refuse_if_a_trigger_or_policy_on_a_table_of_the_platform_has_one_of_our_names() {
     let server = testdb::Server::start_supabase(None).await.unwrap();

@@ -46,7 +46,7 @@ async fn up_schedules_jobs_whose_commands_run_and_reset_removes_them() {
 }
 
 #[tokio::test]
-async fn if_pg_cron_is_installed_later_the_next_up_schedules_the_jobs_and_later_ups_repair_only_their_commands() {
+async fn the_first_up_with_pg_cron_schedules_the_jobs_and_later_ups_repair_only_their_commands() {
     let Some((_server, db)) = start_server_with_pg_cron().await else { return };
     Migrator::up(&db, None).await.unwrap();
     db.execute_unprepared("CREATE EXTENSION pg_cron").await.unwrap();
@@ -124,7 +124,7 @@ async fn an_operators_job_with_one_of_our_names_is_a_name_collision() {
 }
 
 #[tokio::test]
-async fn a_job_of_a_role_without_the_owners_privileges_is_a_difference_and_up_takes_it_over_and_reset_removes_it() {
+async fn a_job_of_an_unprivileged_role_is_reported_by_check_taken_over_by_up_and_removed_by_reset() {
     let Some((_server, db)) = start_server_with_pg_cron().await else { return };
     db.execute_unprepared("CREATE EXTENSION pg_cron; CREATE ROLE stranger").await.unwrap();
     Migrator::up(&db, None).await.unwrap();

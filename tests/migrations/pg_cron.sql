@@ -1,6 +1,6 @@
--- Stands for the extension `pg_cron`, which few servers offer: schema `cron`, with the columns of its table `job` that
--- the migrations use, and its functions that schedule and unschedule jobs, for every role that has USAGE on the schema.
--- No job ever runs. A superuser must run this.
+-- Stands for the extension `pg_cron`, which few servers offer. This script creates schema `cron`, the table `cron.job`
+-- with the columns that the migrations use, and the functions that schedule and unschedule jobs. Every role that has
+-- USAGE on the schema may read the table and call the functions. No job ever runs. A superuser must run this script.
 
 INSERT INTO pg_extension (oid, extname, extowner, extnamespace, extrelocatable, extversion)
 SELECT 16000, 'pg_cron', 10, 'pg_catalog'::regnamespace, false, '1.6';

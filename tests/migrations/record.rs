@@ -1,5 +1,5 @@
-//! The program's record, `private.sparc_record`: if entries are missing, `check` reports them, and `up` restores them.
-//! Also: privileges on the tables of the record and of the list of migrations.
+//! The record that the migration program keeps in `private.sparc_record`: if entries are missing, `check` reports them,
+//! and `up` restores them. Also: privileges on that table and on the list of applied migrations, `sparc_migrations`.
 
 use sea_orm::ConnectionTrait;
 use sparc::migration::{SchemaChange, check};
@@ -44,7 +44,7 @@ async fn a_missing_or_incomplete_entry_is_reported_and_restored() {
 }
 
 /// A role without USAGE on schema `cron` sees no jobs and schedules none. (Instead of `pg_cron`, the database has the
-/// part of it that schedules jobs.)
+/// stand-in of `pg_cron.sql`.)
 #[tokio::test]
 async fn jobs_that_up_could_not_schedule_are_not_recorded_as_scheduled() {
     let (_database, owner, superuser) = create_migrated_database().await;

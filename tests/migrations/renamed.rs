@@ -91,8 +91,8 @@ async fn check_reports_a_renamed_or_moved_object_and_up_restores_its_name() {
         let report = check(&owner).await.unwrap();
         assert!(report.is_clean() && report.hints.is_empty(), "{sql}: {report:#?}");
         assert_eq!(migration::full_manifest_of(&owner).await.unwrap(), MANIFEST, "{sql}");
-        // The row of an account in `account_gates` is its *gate*, which every write of its user locks. `up` can create
-        // a profile and a gate again from the account, but not the bio.
+        // An account's *gate* is its row in `account_gates`, which every write of the account's user locks. `up` can
+        // create a profile and a gate again from the account, but not the bio, so the bio shows that the row was kept.
         let select_rows = "SELECT display_name || ' ' || bio || ' ' || is_open FROM public.users
             JOIN private.account_gates AS gate ON gate.account_id = id";
         assert_eq!(query_lines(&owner, select_rows).await, ["ada kept true"], "{sql}: the rows must still be there");
@@ -192,7 +192,7 @@ async fn an_object_of_another_kind_that_has_a_name_of_ours_is_reported_and_stays
 }
 
 #[tokio::test]
-async fn names_taken_by_other_objects_of_ours_and_tables_moved_to_a_schema_that_is_not_ours_are_refused() {
+async fn up_refuses_if_an_object_of_ours_has_the_name_of_another_or_a_table_is_in_a_schema_that_is_not_ours() {
     for (sql, expected) in [
         (
             "ALTER TABLE users RENAME display_name TO name; ALTER TABLE users RENAME bio TO display_name",

@@ -1,5 +1,5 @@
-//! The API's roles, and settings that disable triggers. Roles, and most places of such a setting, belong to the
-//! cluster, so these tests have servers of their own.
+//! The API's roles, and settings that disable triggers. Roles belong to the cluster, and most of these settings are
+//! made for a role or for the whole cluster. So these tests have servers of their own.
 
 use sea_orm::{ConnectionTrait, DatabaseConnection};
 use sparc::migration::{
@@ -60,7 +60,7 @@ async fn a_setting_that_disables_triggers_is_named_and_reset() {
         "ROLE authenticated".to_owned(),
         "ROLE users_login".to_owned(),
     ] {
-        db.execute_unprepared(&format!("ALTER {target} SET session_replication_role = Replica")).await.unwrap();
+        db.execute_unprepared(&format!("ALTER {target} SET session_replication_role = 'Replica'")).await.unwrap();
         // A connection that is already open does not get the setting.
         let new_connection = connect(database.url()).await.unwrap();
         let report = check(&new_connection).await.unwrap();
@@ -88,7 +88,7 @@ fn with_setting(url: &str, setting: &str, value: &str) -> String {
 }
 
 #[tokio::test]
-async fn check_reports_a_connection_whose_options_disable_triggers_and_both_up_and_the_install_script_enable_them() {
+async fn check_reports_connection_options_that_disable_triggers_and_up_and_the_install_script_override_them() {
     let (server, database, db) = create_migrated_database_on_own_server().await;
     let unmigrated_database = server.create_unmigrated().await.unwrap();
     let with_option = |url: &str| with_setting(url, "session_replication_role", "replica");
@@ -118,20 +118,20 @@ async fn up_refuses_if_the_configuration_of_the_server_disables_triggers() {
     let server = Server::start_plain(Some(&["session_replication_role=replica"])).await.unwrap();
     let database = server.create_unmigrated().await.unwrap();
     let db = connect(database.url()).await.unwrap();
-    let assert_both_refuse = async || {
+    let assert_up_and_dry_run_refuse = async || {
         let error = migration::dry_run(&(&db).into_database_executor()).await.unwrap_err();
         for message in [up_refusal(&db).await, refusal_message(error)] {
             assert!(message.contains("(command line)") && message.contains("ALTER SYSTEM RESET"), "{message}");
         }
     };
-    assert_both_refuse().await;
+    assert_up_and_dry_run_refuse().await;
     let enabling_connection =
         connect(&with_setting(database.url(), "session_replication_role", "origin")).await.unwrap();
     Migrator::up(&enabling_connection, None).await.unwrap();
     let report = check(&db).await.unwrap();
     let objects: Vec<&str> = report.differences.iter().map(|difference| difference.object.as_str()).collect();
     assert_eq!(objects, ["session_replication_role"]);
-    assert_both_refuse().await;
+    assert_up_and_dry_run_refuse().await;
     Migrator::reset(&db).await.unwrap();
 }
 
@@ -172,8 +172,8 @@ async fn up_revokes_what_the_manifest_does_not_grant_to_api_roles_but_keeps_harm
         let report = check(&db).await.unwrap();
         assert!(report.is_clean(), "{sql}: {report:#?}");
     }
-    let harmless = query_lines(&db, "SELECT count(*)::text FROM pg_auth_members WHERE roleid = 'harmless'::regrole");
-    assert_eq!(harmless.await, ["3"]);
+    let count_memberships = "SELECT count(*)::text FROM pg_auth_members WHERE roleid = 'harmless'::regrole";
+    assert_eq!(query_lines(&db, count_memberships).await, ["3"]);
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! The schema as one SQL script, a dump that is restored elsewhere, and upgrades from each release.
+//! The schema as one SQL script creates it, as a dump restores it in another project, and as `up` upgrades it from each
+//! release.
 
 use std::{
     io::Write,
@@ -36,7 +37,7 @@ pub fn run_program(name: &str, arguments: &[&str], input: &str) -> Option<Result
 }
 
 #[tokio::test]
-async fn the_script_creates_what_up_creates_and_refuses_to_run_again() {
+async fn the_install_script_creates_what_up_creates_and_refuses_to_run_again() {
     let (_database, db) = create_unmigrated_database().await;
     Migrator::up(&db, None).await.unwrap();
     let migrated_catalog = read_catalog(&db).await;
@@ -64,7 +65,7 @@ async fn the_script_creates_what_up_creates_and_refuses_to_run_again() {
 
 /// psql sends each statement on its own. Other clients, such as SQLx, send a text of several statements as one query.
 #[tokio::test]
-async fn the_script_also_runs_as_one_query() {
+async fn the_install_script_also_runs_as_one_query() {
     let (_database, db) = create_unmigrated_database().await;
     db.execute_unprepared(&migration::install_script()).await.unwrap();
     assert!(check(&db).await.unwrap().is_clean());

@@ -207,11 +207,11 @@ async fn whether_to_use_tls_is_decided_again_after_a_server_was_unreachable_or_r
 
         let sparc = Sparc::connect(&second_proxy.url).await.unwrap();
         let first_transaction = sparc.as_anon().begin().await.unwrap();
-        let attempt_count = second_proxy.accepted_count();
+        let accepted_before = second_proxy.accepted_count();
         let second_transaction = sparc.as_anon().begin().await.unwrap();
         assert_eq!(
             second_proxy.accepted_count(),
-            attempt_count + 1,
+            accepted_before + 1,
             "the pool must know what the server requires: {mode}"
         );
         drop((first_transaction, second_transaction));

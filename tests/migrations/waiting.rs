@@ -26,7 +26,10 @@ async fn commands_that_only_read_give_up_waiting_for_a_locked_table_and_name_the
     for outcome in [
         tokio::time::timeout(limit, async { check(&owner).await.map(|_| ()) }).await,
         tokio::time::timeout(limit, async { migration::status(&executor).await.map(|_| ()) }).await,
-        tokio::time::timeout(limit, async { migration::count_accounts_to_delete(&executor).await.map(|_| ()) }).await,
+        tokio::time::timeout(limit, async {
+            migration::count_accounts_losing_data(&executor, migration::Command::Reset).await.map(|_| ())
+        })
+        .await,
         tokio::time::timeout(limit, async { migration::dry_run(&executor).await.map(|_| ()) }).await,
     ] {
         let message = failure_message(outcome.expect("the command must not wait without bound"));
@@ -43,7 +46,7 @@ async fn commands_that_only_read_give_up_waiting_for_a_locked_table_and_name_the
 async fn only_the_process_that_blocks_the_command_is_named() {
     let (database, owner, superuser) = create_migrated_database().await;
     owner.execute_unprepared("DROP TRIGGER set_updated_at ON public.users").await.unwrap();
-    // This transaction reads `users` and holds a writer's lock on another table, so it does not block the command.
+    // This transaction only reads `users`, and its writer's lock is on another table. So it does not block the command.
     let innocent_connection = connect(&database.superuser_url()).await.unwrap();
     let innocent = innocent_connection.begin().await.unwrap();
     innocent

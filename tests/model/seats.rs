@@ -76,8 +76,8 @@ impl Game {
         Ok(true)
     }
 
-    /// Joins by code: with a new seat before the start, or again with the seat that the player left, while the session
-    /// is live and the Seer has not removed the player. For a player who holds an active seat, this changes the
+    /// Joins by code. Before the start, the caller gets a new seat. A player who left takes their seat again, if the
+    /// session is live and the Seer has not removed them. For a player who holds an active seat, this changes the
     /// character.
     pub fn join(&mut self, me: usize, session: usize, hero: usize) -> Answer {
         self.require_open_account(me)?;

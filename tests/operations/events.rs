@@ -37,7 +37,7 @@ pub fn refusals() -> Vec<Refusal> {
         refusal!("events.after", ClosedAccount, "account_closed", |tx, fixture| tx
             .events()
             .after(fixture.active_session, 0)),
-        // No event has this number.
+        // No event has this number. The operation cannot distinguish this from an event that was deleted.
         refusal!("events.after", Player, "events_expired", |tx, fixture| tx
             .events()
             .after(fixture.active_session, i64::MAX)),

@@ -48,7 +48,7 @@ pub struct Fixture {
     /// is `waiting`, too.
     pub waiting_session: Uuid,
     pub private_session: Uuid,
-    /// From this session, the Seer has also removed `former_player`.
+    /// `former_player` has left this session, and the Seer has then removed them.
     pub starting_soon_session: Uuid,
     pub active_session: Uuid,
     pub paused_session: Uuid,
@@ -64,14 +64,14 @@ pub struct Fixture {
     pub full_session_left_by_former_player: Uuid,
     /// An active public session of another Seer, with another player.
     pub public_active_session: Uuid,
-    /// An active session whose only player has left.
+    /// An active session of the Seer. Its only player has left.
     pub session_without_player: Uuid,
     /// Rolls of the player's character. These three are in `active_session`; `expired_roll` is too old for a heroic
     /// save.
     pub failed_roll: Uuid,
     pub successful_roll: Uuid,
     pub expired_roll: Uuid,
-    /// A failed roll in `session_with_save_used`, which a heroic save has repeated.
+    /// A failed roll that a heroic save has repeated, in `session_with_save_used`.
     pub repeated_roll: Uuid,
     /// Another failed roll in that session. It was not repeated, but the player has no save left.
     pub failed_roll_without_save_left: Uuid,

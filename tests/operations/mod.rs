@@ -63,8 +63,8 @@ struct Refusal {
 }
 
 impl Operation {
-    /// Returns a listed caller whose outcome is `done`: preferably the player, and a visitor only if nobody else's is.
-    /// Returns `None` if every listed outcome is an error.
+    /// Returns a listed caller whose outcome is `done`: preferably the player, and the visitor only if there is no
+    /// other. Returns `None` if every listed outcome is an error.
     fn allowed_caller(&self) -> Option<Caller> {
         const PREFERENCE: [Caller; 6] =
             [Caller::Player, Caller::Seer, Caller::Service, Caller::FormerPlayer, Caller::Stranger, Caller::Visitor];

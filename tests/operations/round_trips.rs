@@ -31,8 +31,8 @@ use super::{
 pub const NUMBER_WORDS: [&str; 11] =
     ["Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten"];
 
-/// A proxy that counts the server's ReadyForQuery messages, of which each round trip has one, and that can hold back
-/// responses or cut the connection.
+/// A proxy that counts the server's ReadyForQuery messages (one per round trip), and that can hold back responses or
+/// cut the connection.
 #[derive(Clone)]
 pub struct ResponseProxy {
     pub port: u16,
@@ -44,7 +44,7 @@ pub struct ResponseProxy {
     hold: watch::Sender<Hold>,
 }
 
-/// After how many responses the proxy holds back the others, and whether it is doing so.
+/// How many more responses the proxy delivers before it holds responses back, and whether it is holding one back.
 #[derive(Clone, Copy, Debug, Default)]
 struct Hold {
     /// How many more responses to deliver; `None` delivers all.
@@ -71,7 +71,7 @@ impl ResponseProxy {
                 tokio::spawn(async move { copy(&mut from_client, &mut to_server).await });
                 let (ready_count, cut_countdown, hold) = (ready_count.clone(), cut_countdown.clone(), hold.clone());
                 tokio::spawn(async move {
-                    // A message begins with its type, one byte, and its length, which includes the length field.
+                    // A message begins with its type (one byte) and its length (four bytes, which the length includes).
                     let mut head = [0; 5];
                     // A response is forwarded as a whole or not at all.
                     let mut response = Vec::new();
@@ -89,7 +89,8 @@ impl ResponseProxy {
                         }
                         response.extend_from_slice(&head);
                         response.extend_from_slice(&body);
-                        // Authentication requests come before the first ReadyForQuery.
+                        // Authentication requests come before the first ReadyForQuery, and the server waits for the
+                        // client's answers to them.
                         if matches!(head[0], b'Z' | b'R') {
                             to_client.write_all(&response).await?;
                             response.clear();
@@ -191,8 +192,8 @@ async fn every_operation_takes_the_round_trips_that_its_documentation_says() {
 }
 
 /// Counts the round trips of one operation in its own transaction. Before the operation, another transaction on the
-/// only connection is rolled back, and after it, a further one is begun. So whatever is sent when the connection
-/// returns to the pool is counted too.
+/// only connection is rolled back, and after the operation, a third one is begun. So whatever is sent when the
+/// connection returns to the pool is counted too.
 async fn count_round_trips<T>(
     sparc: &Sparc,
     proxy: &ResponseProxy,
@@ -254,7 +255,7 @@ async fn a_retry_with_the_same_id_returns_the_row_whose_response_was_lost() {
 
     let roll_id = Uuid::new_v4();
     // While this transaction occupies the only connection, nothing else is sent on it. So the first response that
-    // `cut_at` counts is that to the rollback below.
+    // `cut_at` counts is the response to the rollback below.
     let occupying_transaction = sparc.as_service().begin().await.unwrap();
     // The fourth response, to the commit, is lost: rollback, begin and insert come before it.
     proxy.cut_at(4);

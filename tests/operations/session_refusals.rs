@@ -190,8 +190,8 @@ fn seat_and_join_code_refusals() -> Vec<Refusal> {
         refusal!("sessions.rejoin", FormerPlayer, "player_removed", |tx, fixture| {
             tx.sessions().rejoin(fixture.starting_soon_session, fixture.former_player.character_id)
         }),
-        // In the sessions of the following calls, the player has a seat. Each call asks for another character, or is by
-        // somebody who may not seat the player.
+        // In the sessions of the following calls of `join`, `join_by_id` and `seat_player`, the player has a seat. Each
+        // call asks for another character, or its caller may not seat the player.
         refusal!("sessions.join", Player, "session_over", |tx, fixture| async {
             tx.sessions().join(&fixture.join_code(fixture.completed_session).await, fixture.spare_character).await
         }),
@@ -225,7 +225,7 @@ fn seat_and_join_code_refusals() -> Vec<Refusal> {
         refusal!("sessions.seat_player", Stranger, "not_your_choice", |tx, fixture| {
             tx.sessions().seat_player(fixture.waiting_session, fixture.player.user_id, fixture.player.character_id)
         }),
-        // The former player has left their seat in this session.
+        // The same call for the former player, who has left their seat in this session.
         refusal!("sessions.seat_player", Stranger, "not_your_choice", |tx, fixture| {
             tx.sessions().seat_player(
                 fixture.waiting_session,

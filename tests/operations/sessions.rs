@@ -94,8 +94,8 @@ pub fn operations() -> Vec<Operation> {
         operation!("sessions.announce_start", SEER_AND_SERVICE_MAY_CALL_IN_PUBLIC_SESSION, |tx, fixture| tx
             .sessions()
             .announce_start(fixture.waiting_session)),
-        // The Seer has removed `former_player` from this session, so `former_player` does not see it, like the
-        // stranger.
+        // The Seer has removed `former_player` from this session, so `former_player`, like the stranger, does not see
+        // it.
         operation!(
             "sessions.withdraw_announcement",
             ["not_signed_in", "not_found", "not_found", "not_a_seer", "done", "done"],

@@ -1,6 +1,6 @@
 //! The operations on the tutorial, and who may call them. The tutorial has a path for players and one for Seers. Of the
-//! fixture's users, only the player has begun a path: that for players. The six outcomes of an operation are those of
-//! the visitor, the stranger, the former player, the player, the Seer and the service.
+//! fixture's users, only the player has begun a path, the one for players. The six outcomes of an operation are those
+//! of the visitor, the stranger, the former player, the player, the Seer and the service.
 
 use sparc::entity::sea_orm_active_enums::TutorialPath;
 use sparc::service::{Error, Operations, Transaction, tutorial::Step};

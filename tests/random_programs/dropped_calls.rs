@@ -1,6 +1,6 @@
 //! Drops the futures of calls on connections and transactions before they finish, at each await point. The calls are
-//! commit, rollback and those that [`methods`] lists. The next caller uses the pool's only connection immediately
-//! afterwards, and must not notice.
+//! commit, rollback and those that [`droppable_calls`] lists. The next caller uses the pool's only connection
+//! immediately afterwards, and must not notice.
 
 use std::pin::Pin;
 
@@ -96,7 +96,7 @@ async fn assert_identity(connection: &impl ConnectionTrait, id: Uuid, context: &
 }
 
 /// Connects with one connection, through a proxy. The proxy runs in this thread, so no response arrives during a poll
-/// of a call: each time the call needs one, the poll returns `Pending`, and the call can be dropped.
+/// of a call: each time the call needs a response, the poll returns `Pending`, and the call can be dropped.
 async fn connect_through_proxy(world: &World) -> Sparc {
     let proxy = Proxy::start_for_world(world).await;
     Sparc::connect_with(&proxy.url, Options::default().max_connections(1)).await.unwrap()
@@ -157,13 +157,14 @@ async fn dropping_a_call_on_a_transaction_makes_at_most_the_innermost_transactio
     assert!(dropped_calls > 30, "too few calls were dropped before they finished");
 }
 
-/// `commit` and `rollback` consume their transaction, so [`methods`] does not contain them.
+/// `commit` and `rollback` consume their transaction, so [`droppable_calls`] does not contain them.
 #[tokio::test]
 async fn a_commit_or_rollback_dropped_at_any_point_still_ends_the_transaction() {
     let world = World::new().await;
     let sparc = connect_through_proxy(&world).await;
     let (ada, ben) = (sparc.as_user(world.new_account().await), sparc.as_user(world.new_account().await));
     let id = ada.user_id().unwrap();
+    let mut dropped_count = 0;
     for is_commit in [true, false] {
         for is_nested in [false, true] {
             for extra_polls in 0.. {
@@ -198,7 +199,9 @@ async fn a_commit_or_rollback_dropped_at_any_point_still_ends_the_transaction() 
                     break;
                 }
                 assert!(is_commit || bio.as_deref() == Some("before"), "{context}: {bio:?}");
+                dropped_count += 1;
             }
         }
     }
+    assert!(dropped_count >= 4, "too few commits and rollbacks were dropped before they finished");
 }

@@ -36,8 +36,8 @@ async fn fail_over(primary: &Server, standbys: &[Server; 2], standby_worlds: &[W
         // Wait until the standby's WAL receiver has ended. Before it ends, it writes all WAL that has arrived, so the
         // received position is final afterwards.
         wait_until(async || world.owner().count("pg_stat_wal_receiver WHERE status = 'streaming'").await == 0).await;
-        // A standby replays everything that it has received before it is promoted, so the position that counts is the
-        // received one.
+        // Before a standby is promoted, it replays everything that it has received. So the received position counts,
+        // not the replayed one.
         let sql = "SELECT (pg_last_wal_receive_lsn() - '0/0')::bigint";
         received_positions.push(world.owner().fetch_value::<i64>(sql).await.unwrap());
     }

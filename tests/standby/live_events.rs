@@ -177,7 +177,7 @@ async fn a_new_player_can_subscribe_even_if_replicas_lack_the_seat() {
     let _seers_subscription = seer.events().subscribe(game.session_id, None).await.unwrap();
     // With the first subscription, the handle begins to check the access of all subscribers every two seconds. The next
     // check comes 0.7 seconds after replay is paused. By then the handle still uses the replicas (it stops when they
-    // lag by two seconds), so a handle that chose its server carelessly would run the check on one.
+    // lag by two seconds), so a handle that chose its server carelessly would run the check on a replica.
     tokio::time::sleep(Duration::from_millis(1300).saturating_sub(subscribed_at.elapsed())).await;
     pause_replicas(&cluster).await;
     let insert_seat = format!(
@@ -197,8 +197,8 @@ async fn a_new_player_can_subscribe_even_if_replicas_lack_the_seat() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reading_after_an_event_that_replicas_lack_continues_on_the_primary() {
     let Some(cluster) = Cluster::start().await else { return };
-    // `other_sparc` stands for another process. The test assumes that Ada has received the first of the two events
-    // there.
+    // The test plays a client that has received the event `received` through another process (`other_sparc`), and now
+    // reads the next event through this process.
     let (sparc, other_sparc) = (cluster.connect().await, cluster.connect().await);
     let game = cluster.world.new_active_session(2).await;
     let (ada_id, morgan_id) = (game.players[0].user_id, game.players[1].user_id);
@@ -219,7 +219,8 @@ async fn reading_after_an_event_that_replicas_lack_continues_on_the_primary() {
     );
     assert_error!(tx.events().after(game.session_id, received.seq).await, Error::ReadOnly);
     tx.rollback().await.unwrap();
-    // There is no event with the number -1. The replica can tell, because it has later events of the session.
+    // No event has the number -1. The replica can tell that without the primary, because it has later events of the
+    // session.
     let tx = ada.begin_with_config(None, Some(AccessMode::ReadOnly)).await.unwrap();
     assert_error!(tx.events().after(game.session_id, -1).await, Error::EventsExpired);
     tx.rollback().await.unwrap();

@@ -18,8 +18,8 @@ use crate::world::World;
 /// failover need that: they make replication synchronous, so every commit waits for a standby.
 pub const SETTINGS: [&str; 3] = ["synchronous_commit=on", "wal_keep_size=512MB", "wal_retrieve_retry_interval=200ms"];
 
-/// A primary and two standbys, and the game's database on them. (PostgreSQL's manual calls the data of a single server
-/// a cluster.)
+/// A primary and two standbys, and the game's database on them. (This is not a cluster in the sense of PostgreSQL's
+/// manual, which means the data of a single server.)
 pub struct Cluster {
     /// The database on the primary.
     pub world: World,
@@ -77,7 +77,7 @@ pub async fn current_insert_lsn(world: &World) -> String {
 /// Waits until the standby has replayed the WAL up to the position, or to at most 40 bytes before it. The position that
 /// the primary reports may already include the header of a new WAL page, which has at most 40 bytes, but the standby's
 /// position includes it only after the next record was replayed. With `wal_level=logical`, which `testdb` sets, the
-/// record of a commit is longer than 40 bytes, so all earlier commits have been replayed.
+/// record of a commit is longer than 40 bytes, so every commit before the position has been replayed.
 pub async fn wait_until_replayed(standby: &World, lsn: &str) {
     let is_replayed_sql = format!("SELECT pg_last_wal_replay_lsn() >= '{lsn}'::pg_lsn - 40::numeric");
     wait_until(async || standby.owner().fetch_value(&is_replayed_sql).await.unwrap()).await;

@@ -42,7 +42,7 @@ async fn create_character(me: &IdentityConnection, name: &str) -> Result<uuid::U
     Ok(me.characters().create(NewCharacter { name: name.to_owned(), ..Default::default() }).await?.id)
 }
 
-/// Pauses or resumes replay (`action`) on the standbys.
+/// Pauses or resumes the replay of the WAL on the standbys. `action` is `pause` or `resume`.
 async fn set_replay(replicas: &[World], action: &str) {
     for replica in replicas {
         replica.owner().execute(&format!("SELECT pg_wal_replay_{action}()")).await.unwrap();
@@ -142,9 +142,9 @@ async fn callers_read_their_own_writes_while_replicas_are_paused() {
     assert_eq!(with_invented_position.characters().living().await.unwrap().len(), 2);
     assert!(reads_on_standby(&other_sparc.as_anon()).await, "other callers must still read on a replica");
 
-    // A replica is not used if it has not replayed what the primary had written two seconds ago; at most a page of the
-    // WAL (8 kB) may be missing. One character takes less than a page, so the primary must go on writing. The created
-    // characters are deleted again, because a user may have only ten.
+    // A replica is not used while it is more than one page of the WAL (8 kB) behind what the primary had written two
+    // seconds ago. The character created above takes less than a page, so the test must go on writing. It deletes the
+    // characters that it creates here, because a user may have only ten.
     wait_until(async || {
         create_character(&me, "Robin").await.unwrap();
         let living_characters = me.characters().living().await.unwrap();
@@ -178,8 +178,8 @@ async fn a_write_committed_by_raw_sql_is_read_by_its_writer() {
         set_replay(&replicas, "pause").await;
         let tx = me.begin().await.unwrap();
         tx.execute_unprepared("UPDATE characters SET name = 'Raw'").await.unwrap();
-        // The call fails, because only `tx.commit()` and `tx.rollback()` may end the transaction, but the server has
-        // committed.
+        // The server commits, but the call fails, because only `tx.commit()` and `tx.rollback()` may end the
+        // transaction.
         assert_error!(tx.execute_unprepared(commit).await.map_err(Error::from), Error::TransactionEndedByStatement);
         drop(tx);
         assert_eq!(me.characters().living().await.unwrap()[0].name, "Raw", "{commit}");
@@ -235,7 +235,8 @@ async fn a_query_that_writes_or_locks_runs_on_the_primary() {
         );
     }
     let me = sparc.as_user(player.user_id);
-    // A standby would refuse each of these statements. The first one quotes names, as SeaORM does; the others do not.
+    // A standby would refuse each of these statements. The first two look like reads (one quotes its names, as SeaORM
+    // does), so they fail in a read-only transaction at first and are repeated on the primary.
     for sql in [
         r#"SELECT "number" FROM "visit_counter""#,
         "SELECT number FROM visit_counter",

@@ -10,8 +10,8 @@ pub(super) fn write_growth(document: &mut String, report: &Report, plots_path: &
         document,
         "\n## Growth\n\n![Each statement as the tables grow]({plots_path}growth.svg)\n\nThis schema \
          was measured alternately with the specification ([Statements](#statements)), and then alone. The plot has the \
-         specification's times, and this schema's times when it was measured alone. They are also in the table at the \
-         end of this section.\n\nThe next \
+         specification's times, and this schema's times when it was measured alone. The latter are also in the \
+         table at the end of this section, for scales 1 and 10.\n\nThe next \
          table has the size of the database divided by its number of sessions; the time to build all indexes after \
          loading, except those of constraints; the time that `up` takes on an empty database, and the time that it \
          takes when it runs again on the filled database; and the longest time for which this second `up` was seen to \

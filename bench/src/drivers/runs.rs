@@ -26,8 +26,9 @@ use crate::{
 const MAX_WARM_UP_LENGTH: Duration = Duration::from_millis(300);
 /// The latency that the proxy adds to a round trip while round trips are counted.
 const COUNTING_LATENCY: Duration = Duration::from_millis(20);
-/// The number of calls of a program while its round trips are counted. Only the fastest call counts.
-const COUNTED_CALLS: usize = 12;
+/// The number of timed calls of a program, direct and again through the proxy, from which its round trips are computed.
+/// Only the fastest call of each kind is used.
+const TIMED_CALLS: usize = 12;
 
 /// The context that all runs share.
 pub struct Environment {
@@ -96,7 +97,7 @@ impl Environment {
                     program.run(operation, &self.argument_sets[0], ResultUse::Discard).await?;
                 }
                 proxy.set_delay(COUNTING_LATENCY / 2);
-                for _ in 0..COUNTED_CALLS {
+                for _ in 0..TIMED_CALLS {
                     let start = Instant::now();
                     program.run(operation, &self.argument_sets[0], ResultUse::Discard).await?;
                     *fastest_call = start.elapsed().min(*fastest_call);

@@ -58,7 +58,7 @@ impl Connection {
         self.stream.get_mut().write_all(text.as_bytes()).await?;
 
         let (mut bytes, mut line) = (0, String::new());
-        // A response with chunks has no Content-Length, so its length stays 0.
+        // A response with chunks has no Content-Length, so `length` stays 0.
         let (mut status, mut length, mut has_more_chunks) = (0, 0, false);
         loop {
             bytes += self.read_line(&mut line).await?;

@@ -20,7 +20,7 @@ const POOL_SIZE: u32 = 10;
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Timeout for each request while an API server starts. A server may accept a connection before it can answer.
 const START_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// The role as which PostgREST logs in. As on Supabase, it has no privileges of its own.
+/// PostgREST's login role. As on Supabase, it has no privileges of its own.
 const POSTGREST_LOGIN: &str = "authenticator_of_bench";
 
 /// A running API server. Dropping the value kills the process.
@@ -39,8 +39,7 @@ impl ApiServer {
         self.child.id()
     }
 
-    /// Installs PostgREST if necessary, creates the role as which it logs in, starts it on the database, and waits
-    /// until it answers.
+    /// Installs PostgREST if necessary, creates its login role, starts it on the database, and waits until it answers.
     pub async fn start_postgrest(url: &str, secret: &str) -> Result<Self, Failure> {
         let program = install_postgrest().await?;
         let mut owner = Client::open(url).await?;

@@ -1,5 +1,5 @@
-//! Measures the cost to writers of alternatives to the service's poller. The poller is the task that reads new events
-//! from the database.
+//! Alternatives to the service's poller, and what they cost writers. The poller is the task that reads new events from
+//! the database.
 
 use std::{
     sync::{

@@ -1,4 +1,4 @@
-//! The process of the subscribers: the handle with which the measuring process controls it, and the code that it runs.
+//! The subscribers' process: the code that runs in it, and the handle for controlling it from the measuring process.
 //! The subscribers' process reads commands from its standard input, a line each, and answers each with a line.
 
 use std::{

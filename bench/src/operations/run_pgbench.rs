@@ -20,9 +20,9 @@ pub(super) async fn run_pgbench(
     environment: &Environment<'_>,
     pgbench_options: &PgbenchOptions<'_>,
 ) -> Result<RunResult, Failure> {
-    // pgbench opens new connections for each run, so its first second is not counted. (The service has a warm-up, too.)
-    // Its last second is not counted either: at its end, the server processes of its connections end, and then their
-    // processor times can no longer be read.
+    // pgbench opens new connections for each run, so the first second of a run is not counted. (The service has a
+    // warm-up, too.) The last second is not counted either: when it ends, the server processes of pgbench's connections
+    // end, and then their processor times can no longer be read.
     let seconds = pgbench_options.run_length.as_secs() + 2;
     let threads = clients.min(MAX_PGBENCH_THREADS).to_string();
     let mut pgbench = Command::new(pgbench_options.program)
@@ -38,7 +38,8 @@ pub(super) async fn run_pgbench(
     let stderr = pgbench.stderr.take().ok_or_else(|| Failure::Message("pgbench has no pipe".to_owned()))?;
     let mut lines = BufReader::new(stderr).lines();
     let mut other_lines = Vec::new();
-    // The reports that are counted, each with the moment and the processor times at which it arrived.
+    // Of each progress report that is counted: the moment at which it arrived, the processor times at that moment, and
+    // the reported throughput.
     let mut reports = Vec::new();
     while let Some(line) = lines.next_line().await? {
         match parse_progress_report(&line) {

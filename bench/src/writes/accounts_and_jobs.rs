@@ -50,8 +50,8 @@ pub(super) async fn capture_sign_up_and_jobs(
             .collect(),
     };
     let insert_account_sql = "INSERT INTO auth.users (id, email, raw_user_meta_data) VALUES ($1, $2, $3)";
-    // Each execution makes a new e-mail address: the statement runs many times in one transaction, and the addresses
-    // must be unique.
+    // Each EXECUTE makes a new e-mail address: the statement runs many times in one transaction, and the addresses must
+    // be unique.
     let account_values = "gen_random_uuid(), gen_random_uuid() || '@mail.example', '{\"display_name\": \"Newcomer\"}'";
     let delete_events_sql = "DELETE FROM session_events WHERE created_at < NOW() - INTERVAL '24 hours'";
     let copy_sessions_sql = "INSERT INTO archived_sessions SELECT * FROM sessions

@@ -43,7 +43,7 @@ pub struct Model {
     /// The story as a JSON document: its nodes, the connections between them and the node at which it starts; at most 1 MiB.
     #[sea_orm(column_type = "JsonBinary")]
     pub content: Json,
-    /// `published` (everybody can read the adventure), or `draft` or `archived` (only its creator can; the Seer and the seated players of a live session get it with the details of the session); only an adventure with valid content can be published.
+    /// `published` (everybody can read the adventure), or `draft` or `archived` (only its creator can; the Seer and the seated players of a session that has not ended get it with the details of the session); only an adventure with valid content can be published.
     pub status: AdventureStatus,
     /// Time of the first publication, or NULL; set by a trigger.
     pub published_at: Option<DateTimeWithTimeZone>,

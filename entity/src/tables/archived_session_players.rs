@@ -23,7 +23,7 @@ pub struct Model {
     pub character_id: Uuid,
     /// Whether the player held the seat when the session was archived; false after leaving or removal.
     pub is_active: bool,
-    /// Number of heroic saves (second rolls after a failed one) that the player used in the session's last encounter, 0 or 1, if `heroic_saves_encounter` is its number.
+    /// Number of heroic saves (second rolls after a failed one) that the player used in the session's last encounter, 0 or 1. If `heroic_saves_encounter` is not the number of the last encounter, the value is outdated, and the player used none.
     pub heroic_saves_used: i32,
     /// Time at which the seat was first taken.
     pub joined_at: DateTimeWithTimeZone,

@@ -55,7 +55,7 @@ pub struct Model {
     pub created_at: DateTimeWithTimeZone,
     /// Time of the last edit; set by the database. A change of `live_seats` or `last_played_at` is not an edit.
     pub updated_at: DateTimeWithTimeZone,
-    /// Number of seats that are held with the character in sessions that have not ended; counted by triggers. The character cannot retire unless it is 0.
+    /// Number of seats that are held with the character in sessions that have not ended; counted by triggers. The character cannot retire unless this number is 0.
     pub live_seats: i32,
     #[sea_orm(has_many)]
     pub archived_dice_rolls: HasMany<super::archived_dice_rolls::Entity>,

@@ -23,7 +23,7 @@ pub struct Model {
     pub character_id: Uuid,
     /// Whether the player holds the seat now; false after leaving or removal.
     pub is_active: bool,
-    /// Number of heroic saves (second rolls after a failed one) that the player has used, 0 or 1, if `heroic_saves_encounter` is the number of the current encounter; otherwise none is used in this encounter. Set by a trigger.
+    /// Number of heroic saves (second rolls after a failed one) that the player has used in the current encounter, 0 or 1. If `heroic_saves_encounter` is not the number of the current encounter, the value is outdated, and the player has used none. Set by a trigger.
     pub heroic_saves_used: i32,
     /// Time at which the seat was first taken; set by the database.
     pub joined_at: DateTimeWithTimeZone,

@@ -92,7 +92,7 @@ impl Demo {
                 ..Default::default()
             };
             match other_seer.sessions().create(new_session).await {
-                // An earlier run of the program created it, with another start time.
+                // `IdConflict`: an earlier run of the program created the session, with another start time.
                 Ok(_) | Err(Error::IdConflict { .. }) => {}
                 Err(error) => return Err(error),
             }

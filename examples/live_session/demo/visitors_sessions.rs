@@ -50,8 +50,8 @@ impl Demo {
                     kept_session_ids.push(session.id);
                 }
             }
-            // A task that has failed is started again. That of a session that the player has left must end, because its
-            // stream of events would stay open.
+            // A task that has failed is started again. If the player has left a session, the task of this session must
+            // end; otherwise its stream of events would stay open.
             tasks_by_session.retain(|session_id, task| {
                 if !kept_session_ids.contains(session_id) {
                     task.abort();

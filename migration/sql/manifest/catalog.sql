@@ -24,9 +24,9 @@ WITH
     UNION ALL
     SELECT 0, 'PUBLIC'
   ),
-  -- The role that should own all objects: the one that owns most functions in schema `private`, or, where there are
-  -- none, the owner of SeaORM's list of migrations, of schema `private`, or else the current role. Owners are compared
-  -- because some functions run as their owner.
+  -- The role that should own all objects. It is the first of these that exists: the owner of most functions in schema
+  -- `private`, the owner of SeaORM's list of migrations (`sparc_migrations`), the owner of schema `private`, the
+  -- current role. Owners are compared because some functions run as their owner.
   owner AS (
     SELECT coalesce(
       (SELECT mode() WITHIN GROUP (ORDER BY proowner) FROM pg_proc WHERE pronamespace = to_regnamespace('private')),
@@ -253,8 +253,9 @@ WITH
       -- must match too.
       OR (obj_description(pg_namespace.oid, 'pg_namespace') LIKE 'made by sparc: rules%' AND nspowner = owner.oid)
     UNION ALL
-    -- Row security binds neither a role that bypasses it, nor the owner of the tables, nor a member of such a role, who
-    -- can assume it. `repair/access.rs` reads the phrases that this query returns.
+    -- Row security does not bind a role that bypasses it or that owns the tables. A member of such a role can assume
+    -- that role, so row security does not bind the member either. `repair/access.rs` reads the phrases that this query
+    -- returns.
     SELECT
       'role ' || api_role.rolname,
       concat_ws(

@@ -53,8 +53,8 @@ WITH RECURSIVE
     ) AS step
     WHERE reached.is_dropped
   ),
-  -- A subscription that replicates into one of the given tables would lose that table. The catalog does not record that
-  -- the subscription depends on the table.
+  -- A subscription that replicates into one of the given tables would lose that table. Subscriptions are looked up
+  -- here, because `pg_depend` does not record that a subscription depends on a table.
   subscription AS (
     SELECT 'pg_subscription'::regclass::oid AS classid, srsubid AS objid
     FROM pg_subscription_rel

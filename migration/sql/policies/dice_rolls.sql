@@ -18,8 +18,8 @@ DECLARE
   caller record;
   own_character record;
 BEGIN
-  -- The caller's role and seat in the session, and whether the session is active. A player who has left still counts
-  -- as a player; one whom the Seer removed does not.
+  -- Whether the caller is the Seer or a player of the session, whether they hold a seat in it, and whether the session
+  -- is active. A player who has left still counts as a player; one whom the Seer removed does not.
   SELECT
     session.seer_id = me AS is_seer,
     session.status = 'active' AS is_session_active,
@@ -117,7 +117,8 @@ BEGIN
     ORDER BY
       roll.total DESC,
       coalesce(character.grace, (creature.stats ->> 'grace')::numeric) DESC NULLS LAST,
-      -- At random. The id would not do, because the caller may choose it; it decides only between equal seeds.
+      -- The seed puts ties in a random order. The id alone would not, because whoever rolls may choose the id of the
+      -- roll; here it decides only between equal seeds.
       roll.animation_seed,
       roll.id
   );

@@ -128,7 +128,7 @@ BEGIN
     VALUES (target_session.id, me, chosen_character_id)
     ON CONFLICT DO NOTHING;
     -- Taking the seat has locked the session, so its code cannot change until this transaction ends. If the code was
-    -- renewed since the query above, the old code is refused.
+    -- replaced after the query above, the old code is refused.
     IF NOT EXISTS (SELECT FROM public.sessions WHERE id = target_session.id AND code = session_code::bpchar) THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP020',

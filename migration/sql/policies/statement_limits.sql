@@ -47,9 +47,9 @@ $$;
 
 -- An event that `ON CONFLICT DO NOTHING` skips is not inserted, but locks its session all the same. So events are
 -- counted by the numbers that they draw from the sequence of the column `seq`. Each event, written or not, draws two
--- numbers (the column's default, and the one by which the trigger `prepare_event` replaces it), and each draw reads one
--- block of the sequence. So a hundred events read 200 blocks. The sequence is looked up by name, so that the policy
--- does not depend on the sequence and the column can be dropped.
+-- numbers: the column's default draws the first, and the trigger `prepare_event` draws the second, which replaces the
+-- first. Each draw reads one block of the sequence, so a hundred events read 200 blocks. The sequence is looked up by
+-- name, so that the policy does not depend on the sequence and the column can be dropped.
 CREATE POLICY "One statement inserts at most 100 rows"
 ON public.session_events AS RESTRICTIVE FOR INSERT
 TO authenticated

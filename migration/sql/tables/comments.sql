@@ -40,7 +40,7 @@ COMMENT ON COLUMN public.characters.last_played_at IS 'Time at which a session i
 COMMENT ON COLUMN public.characters.retired_at IS 'Time of retirement, or NULL. A retired character cannot take a seat and does not count towards the limit of ten characters per account.';
 COMMENT ON COLUMN public.characters.created_at IS 'Time of creation; set by the database.';
 COMMENT ON COLUMN public.characters.updated_at IS 'Time of the last edit; set by the database. A change of `live_seats` or `last_played_at` is not an edit.';
-COMMENT ON COLUMN public.characters.live_seats IS 'Number of seats that are held with the character in sessions that have not ended; counted by triggers. The character cannot retire unless it is 0.';
+COMMENT ON COLUMN public.characters.live_seats IS 'Number of seats that are held with the character in sessions that have not ended; counted by triggers. The character cannot retire unless this number is 0.';
 
 COMMENT ON TABLE public.adventures IS 'An adventure that a Seer can run in sessions.';
 COMMENT ON COLUMN public.adventures.id IS 'Unique id of the adventure.';
@@ -54,7 +54,7 @@ COMMENT ON COLUMN public.adventures.estimated_duration IS 'Expected length in mi
 COMMENT ON COLUMN public.adventures.min_players IS 'Minimum number of players, 1 to 6.';
 COMMENT ON COLUMN public.adventures.max_players IS 'Maximum number of players, 1 to 6, at least `min_players`.';
 COMMENT ON COLUMN public.adventures.content IS 'The story as a JSON document: its nodes, the connections between them and the node at which it starts; at most 1 MiB.';
-COMMENT ON COLUMN public.adventures.status IS '`published` (everybody can read the adventure), or `draft` or `archived` (only its creator can; the Seer and the seated players of a live session get it with the details of the session); only an adventure with valid content can be published.';
+COMMENT ON COLUMN public.adventures.status IS '`published` (everybody can read the adventure), or `draft` or `archived` (only its creator can; the Seer and the seated players of a session that has not ended get it with the details of the session); only an adventure with valid content can be published.';
 COMMENT ON COLUMN public.adventures.published_at IS 'Time of the first publication, or NULL; set by a trigger.';
 COMMENT ON COLUMN public.adventures.is_valid IS 'Whether the current content has passed the service''s validation; set by the service, and reset by a trigger when the content changes.';
 COMMENT ON COLUMN public.adventures.validation_errors IS 'Errors that the last validation found, a JSON list; set by the service, and emptied by a trigger when the content changes.';
@@ -103,7 +103,7 @@ COMMENT ON COLUMN public.session_players.session_id IS 'The session that the sea
 COMMENT ON COLUMN public.session_players.user_id IS 'The player in the seat.';
 COMMENT ON COLUMN public.session_players.character_id IS 'The character that the player plays; owned by the player when the seat is taken.';
 COMMENT ON COLUMN public.session_players.is_active IS 'Whether the player holds the seat now; false after leaving or removal.';
-COMMENT ON COLUMN public.session_players.heroic_saves_used IS 'Number of heroic saves (second rolls after a failed one) that the player has used, 0 or 1, if `heroic_saves_encounter` is the number of the current encounter; otherwise none is used in this encounter. Set by a trigger.';
+COMMENT ON COLUMN public.session_players.heroic_saves_used IS 'Number of heroic saves (second rolls after a failed one) that the player has used in the current encounter, 0 or 1. If `heroic_saves_encounter` is not the number of the current encounter, the value is outdated, and the player has used none. Set by a trigger.';
 COMMENT ON COLUMN public.session_players.joined_at IS 'Time at which the seat was first taken; set by the database.';
 COMMENT ON COLUMN public.session_players.left_at IS 'Time at which the player last left or was removed; NULL while the player holds the seat. Set by a trigger.';
 COMMENT ON COLUMN public.session_players.heroic_saves_encounter IS 'Number of the encounter in which the player last used a heroic save: the value of `sessions.encounter_number` at that time. Set by a trigger.';
@@ -180,7 +180,7 @@ COMMENT ON COLUMN public.archived_session_players.session_id IS 'The session tha
 COMMENT ON COLUMN public.archived_session_players.user_id IS 'The player in the seat.';
 COMMENT ON COLUMN public.archived_session_players.character_id IS 'The character that the player played.';
 COMMENT ON COLUMN public.archived_session_players.is_active IS 'Whether the player held the seat when the session was archived; false after leaving or removal.';
-COMMENT ON COLUMN public.archived_session_players.heroic_saves_used IS 'Number of heroic saves (second rolls after a failed one) that the player used in the session''s last encounter, 0 or 1, if `heroic_saves_encounter` is its number.';
+COMMENT ON COLUMN public.archived_session_players.heroic_saves_used IS 'Number of heroic saves (second rolls after a failed one) that the player used in the session''s last encounter, 0 or 1. If `heroic_saves_encounter` is not the number of the last encounter, the value is outdated, and the player used none.';
 COMMENT ON COLUMN public.archived_session_players.joined_at IS 'Time at which the seat was first taken.';
 COMMENT ON COLUMN public.archived_session_players.left_at IS 'Time at which the player last left or was removed; NULL if the player held the seat when the session was archived.';
 COMMENT ON COLUMN public.archived_session_players.heroic_saves_encounter IS 'Number of the encounter in which the player last used a heroic save: the value of `archived_sessions.encounter_number` at that time.';

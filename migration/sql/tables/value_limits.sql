@@ -5,8 +5,8 @@
 --
 -- A picture's URL must begin with http:// or https://, or have no scheme at all (a path in Supabase's storage). A
 -- `javascript:` URL would run as code in a page that links to it. Browsers ignore blanks before a scheme and line
--- breaks within it, so a pattern that only refused `javascript:` could be evaded. This one refuses any other text with
--- a colon before the first `/`, `?` or `#`.
+-- breaks within it, so a pattern that only refused `javascript:` could be evaded. The pattern below therefore refuses
+-- every text with a colon before the first `/`, `?` or `#`, unless the text begins with http:// or https://.
 ALTER TABLE public.users
   ADD CONSTRAINT bounded_display_name CHECK (char_length(display_name) BETWEEN 1 AND 100),
   ADD CONSTRAINT bounded_avatar_url CHECK (char_length(avatar_url) <= 2000),
@@ -48,8 +48,9 @@ ALTER TABLE public.dice_rolls
   ADD CONSTRAINT bounded_modifiers CHECK (pg_column_size(modifiers) <= 8192);
 
 -- PostgreSQL accepts `infinity` and the year 294,276 as times, but such values crash many clients, among them the Rust
--- crate `service`. Triggers replace every time that a user writes, except `scheduled_start`, which also has a check of
--- its own (`bounded_schedule`). But the service (role `service_role`) can write most of these columns itself.
+-- crate `service`. In the columns of type `timestamptz`, triggers replace what a user writes, except in
+-- `scheduled_start`, which also has a check of its own (`bounded_schedule`). But the service (role `service_role`) can
+-- write most of these columns itself.
 DO $$
 DECLARE
   relation text;

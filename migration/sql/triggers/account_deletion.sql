@@ -212,11 +212,11 @@ BEGIN
 END
 $$;
 
--- Deletes the rows that involve only the account (`delete_unshared_rows`) after its profile was deleted. If the history
--- of others references the profile, or has come to reference one of these rows meanwhile, the foreign keys refuse the
--- whole deletion. If an adventure of the account could not be deleted, this trigger itself refuses the deletion of the
--- profile. If it did not, the foreign key would delete the adventure with the profile, and would wait for the
--- transaction that has locked the adventure.
+-- Runs after a profile was deleted, and deletes the rows that involve only its account (`delete_unshared_rows`). If the
+-- history of others references the profile, or has come to reference one of these rows meanwhile, the foreign keys
+-- refuse the whole deletion. If an adventure of the account could not be deleted, this trigger itself refuses the
+-- deletion of the profile. If it did not, the foreign key would delete the adventure with the profile, and would wait
+-- for the transaction that has locked the adventure.
 CREATE OR REPLACE FUNCTION private.delete_unshared_rows_of_profile()
 RETURNS trigger
 LANGUAGE plpgsql

@@ -284,8 +284,8 @@ DECLARE
   failed_attempts integer := 0;
 BEGIN
   -- Closing writes events, and then waits for more rows. Meanwhile it must not hold locks on old events of other
-  -- sessions, because a deletion of such a session would wait for them. So the events that closing writes delete no old
-  -- events (`cleanup_old_events`).
+  -- sessions, because a deletion of such a session would wait for them. So in this transaction the trigger function
+  -- `cleanup_old_events`, which runs after each insert of events, deletes no old ones.
   PERFORM set_config('sparc.keeps_old_events', 'on', true);
   LOOP
     BEGIN

@@ -54,7 +54,8 @@ BEGIN
   -- Closing an account deletes or archives its drafts, so a closed account gets no new ones. A concurrent closing of
   -- this account may have an older snapshot, in which this adventure is not yet a draft. Each closing begins by locking
   -- the account's row in `account_gates`. So that row is updated here: a closing with an older snapshot then fails with
-  -- a serialization error, instead of missing this draft. Row security refuses other users than the creator.
+  -- a serialization error, instead of missing this draft. A change by a user who is not the creator needs none of this,
+  -- because row security refuses it.
   IF NEW.status = 'draft' AND OLD.status <> 'draft' AND (private.is_service() OR auth.uid() = NEW.creator_id) THEN
     UPDATE private.account_gates
     SET is_open = is_open
@@ -97,8 +98,8 @@ END
 $$;
 
 -- Whether an adventure has history, which keeps it from being deleted: a session that is live (has not ended), or in
--- which somebody besides its Seer had a seat. An ended session without such a player is not history, because anyone
--- could have created it.
+-- which somebody besides its Seer had a seat. An ended session without such a player is not history. Otherwise any user
+-- could keep a published adventure from ever being deleted, by creating a session of it and ending that session.
 CREATE OR REPLACE FUNCTION private.adventure_has_history(target_adventure_id uuid)
 RETURNS boolean
 LANGUAGE plpgsql

@@ -3,17 +3,17 @@
 -- the check that a new session or roll does not get the id of one that was archived after the transaction's snapshot.
 
 -- Archives the sessions (if `job` is `archive`) or cancels them (if it is `cancel`). Returns the ids of the sessions
--- for which this fails, and warns of each, so that one session does not keep the job from processing the others. If an
--- attempt fails for several sessions at once, each half of them is tried separately. If the attempt with a single
--- session ends in a deadlock, it is repeated up to twice, because a user's statement may lock characters or profiles in
--- another order.
+-- for which this fails, and warns of each, so that one session does not keep the job from processing the others. The
+-- first attempt is with all sessions together. If an attempt with several sessions fails, each half of them is tried
+-- separately. If the attempt with a single session ends in a deadlock, it is repeated up to twice, because a user's
+-- statement may lock characters or profiles in another order.
 --
 -- The job keeps all its sessions locked until it ends. So `move_to_archive` and `cancel_sessions` wait at most a fifth
--- of a second for a row that somebody has locked since `lock_rows_of_sessions` looked. Some errors stop the job,
--- because they do not depend on the session. These are the classes of SQLSTATE for a serialization failure (40, except
--- a deadlock), no disk space or memory (53), a shutdown or the cancellation of the statement (57), an I/O error (58),
--- and an internal error (XX).
-CREATE OR REPLACE FUNCTION private.run_skipping_failures(job text, session_ids uuid[])
+-- of a second for a row that somebody has locked since `try_lock_rows_of_sessions` looked. Some errors stop the job,
+-- because they do not depend on the session. They are recognized by the class of their SQLSTATE: a serialization
+-- failure (40, except a deadlock), no disk space or memory (53), a shutdown or the cancellation of the statement (57),
+-- an I/O error (58), or an internal error (XX).
+CREATE OR REPLACE FUNCTION private.run_job_skipping_failures(job text, session_ids uuid[])
 RETURNS uuid[]
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -46,8 +46,8 @@ BEGIN
     END;
     EXIT WHEN half_size > 0; -- Only a single session is tried again.
   END LOOP;
-  RETURN private.run_skipping_failures(job, session_ids[:half_size])
-    || private.run_skipping_failures(job, session_ids[half_size + 1:]);
+  RETURN private.run_job_skipping_failures(job, session_ids[:half_size])
+    || private.run_job_skipping_failures(job, session_ids[half_size + 1:]);
 END
 $$;
 
@@ -56,7 +56,7 @@ $$;
 -- Archiving a session deletes its seats, and the foreign keys of the archive lock its Seer, the users of its seats, and
 -- the characters and creatures of its seats and rolls. Cancelling a session changes the counters of its participants
 -- and their characters. The caller has locked the sessions themselves and, for archiving, their adventures.
-CREATE OR REPLACE FUNCTION private.lock_rows_of_sessions(job text, session_ids uuid[])
+CREATE OR REPLACE FUNCTION private.try_lock_rows_of_sessions(job text, session_ids uuid[])
 RETURNS uuid[]
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -235,9 +235,9 @@ BEGIN
       -- in `archived_sessions`, and must not miss a session that is moved meanwhile.
       FOR KEY SHARE OF adventure SKIP LOCKED
     );
-    newly_skipped_ids := private.lock_rows_of_sessions('archive', session_ids);
+    newly_skipped_ids := private.try_lock_rows_of_sessions('archive', session_ids);
     newly_skipped_ids := newly_skipped_ids
-      || private.run_skipping_failures(
+      || private.run_job_skipping_failures(
         'archive',
         ARRAY(SELECT unnest(session_ids) EXCEPT SELECT unnest(newly_skipped_ids))
       );
@@ -361,9 +361,9 @@ BEGIN
       LIMIT batch_size - cancelled_count
       FOR NO KEY UPDATE SKIP LOCKED
     );
-    newly_skipped_ids := private.lock_rows_of_sessions('cancel', abandoned_ids);
+    newly_skipped_ids := private.try_lock_rows_of_sessions('cancel', abandoned_ids);
     newly_skipped_ids := newly_skipped_ids
-      || private.run_skipping_failures(
+      || private.run_job_skipping_failures(
         'cancel',
         ARRAY(SELECT unnest(abandoned_ids) EXCEPT SELECT unnest(newly_skipped_ids))
       );

@@ -4,8 +4,8 @@
 
 -- Whether a broadcast is to be sent now: the operator has not turned broadcasts off, and a broadcast would arrive. It
 -- would not arrive if a privilege is missing, or if the table of messages has no partition for the current day (in UTC,
--- which `broadcast_event` sets): the platform creates the partition only once a client has connected. `realtime.send`
--- would then write a warning to the server's log for each event.
+-- which `broadcast_event` sets): the platform creates the partition only once a client has connected. Without that
+-- partition, `realtime.send` would write a warning to the server's log for each event.
 --
 -- If a partition was found, the positive answer is cached in a setting of the connection, until the end of that
 -- partition and for a day at most. A caller who changes this setting cannot suppress a broadcast: a time in the

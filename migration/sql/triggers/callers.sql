@@ -22,8 +22,8 @@ $$;
 -- account's gate, so the account stays open until the end of the transaction. Closing the account locks the gate too,
 -- so a write waits here while the account is being closed. A write locks the gate first. Closing the account locks
 -- the account's row in `auth.users` and then the gate, before any other row. So, as a rule, neither waits for the gate
--- while it holds a row that the other needs. (A write that changes its own profile twice also locks the row in
--- `auth.users`; `lock_gate_and_rows` in `account_locks.sql` allows for that.)
+-- while it holds a row that the other needs. (A transaction in which a user changes their own profile twice also locks
+-- the row in `auth.users`; `lock_gate_and_rows` in `account_locks.sql` allows for that.)
 --
 -- The lock conflicts with itself, so the transactions in which one account writes run one after the other. So do those
 -- with `SELECT ... FOR SHARE`, because PostgreSQL applies the policies for UPDATE to it. If the lock were shared, a

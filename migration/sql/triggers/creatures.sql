@@ -43,7 +43,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  -- The statement has deleted this row and inserted another with its id: see `refuse_used_id`.
+  -- If the id still exists, the statement has deleted this row and inserted another one: see `refuse_used_id`.
   IF TG_OP = 'DELETE' AND EXISTS (SELECT FROM public.creatures WHERE id = OLD.id) THEN
     PERFORM private.refuse_used_id('creatures');
   END IF;

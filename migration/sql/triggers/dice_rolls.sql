@@ -3,8 +3,8 @@
 
 -- Returns the results of `dice_count` fair dice, at most ten. A single expression computes them, which takes a fifth of
 -- the time of a loop over the dice. Like `random_numbers` (`shared.sql`), this function uses bytes of a random UUID,
--- but not bytes 6 and 8, which contain its version and variant. If a byte is 252 (the greatest multiple of six that a
--- byte can hold) or more, all bytes are drawn again, because such a byte would favour low results.
+-- but not bytes 6 and 8, which contain its version and variant. 252 is the greatest multiple of six that a byte can
+-- hold. If a byte is 252 or more, all bytes are drawn again, because such a byte would favour low results.
 CREATE OR REPLACE FUNCTION private.random_dice_results(dice_count integer)
 RETURNS integer[]
 LANGUAGE plpgsql
@@ -65,8 +65,8 @@ $$;
 -- Fills in a new roll: the user who rolls, the name of the character or creature, and for a heroic save the values of
 -- the original roll. Computes the number of dice from the attribute and the modifiers, rolls them, and computes the
 -- outcome. If the row already has results, no dice are rolled, and the check constraints refuse invalid results. Only
--- the service can supply results, to record an earlier roll or to choose the result itself. Refuses invalid modifiers,
--- a roll that does not name exactly one character or creature, and a creature of another adventure.
+-- the service can supply results: those of an earlier roll that it records, or any that it chooses. Refuses invalid
+-- modifiers, a roll that does not name exactly one character or creature, and a creature of another adventure.
 CREATE OR REPLACE FUNCTION private.roll_dice()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -118,8 +118,9 @@ BEGIN
     -- Modifiers above their size limit (8192 bytes) are neither validated nor added up: the check constraint on their
     -- size refuses them.
     IF pg_column_size(NEW.modifiers) <= 8192 THEN
-      -- The check constraint would refuse invalid modifiers too, but only after the refusal below of a document that
-      -- clients cannot parse (`is_parsable`), which says less.
+      -- The check constraint would refuse invalid modifiers too, but it is evaluated only after this trigger. So
+      -- invalid modifiers that clients cannot parse either would get the error below (`refuse_unparsable_document`),
+      -- which says less.
       IF NOT private.are_valid_modifiers(NEW.modifiers) THEN
         RAISE EXCEPTION USING
           ERRCODE = 'check_violation',

@@ -13,10 +13,10 @@
 -- 16,385 characters. So no number may be beyond 1e308, and no number but 0 may be closer to 0 than 1e-308. A zero may
 -- have at most 308 decimals and any other number at most 325, enough for the 17 digits of each double. And the text of
 -- a document may be at most eight times as long as its size limit. The text of an escaped character is at most six
--- times as long as its stored form, and that of a number with at most 40 digits before and 40 after the decimal point
--- at most seven times. So, if the stored form is within the size limit, only a document with a longer number can have a
--- text of more than eight times the limit. The text of a document of more than 4096 bytes is therefore measured only if
--- it has such a number, or if the value is compressed.
+-- times as long as its stored form. The text of a number is at most seven times as long, unless the number has more
+-- than 40 digits before or after the decimal point. So, if the stored form of a document is within the size limit, its
+-- text can be longer than eight times the limit only if it contains a number with more digits. The text of a document
+-- of more than 4096 bytes is therefore measured only if the document has such a number, or if the value is compressed.
 CREATE OR REPLACE FUNCTION private.is_parsable(document jsonb, max_bytes integer)
 RETURNS boolean
 LANGUAGE plpgsql

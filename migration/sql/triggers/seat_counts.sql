@@ -1,11 +1,17 @@
 -- Counts the active seats of each session, and those of each character and account in live sessions, and enforces the
 -- limits on seats. An *active* seat is one that its player holds now. A *live* session is one that has not ended.
 
--- Counts the seats that one statement takes and gives up. Refuses to take or give up a seat if the session has ended,
--- and to take one if the session is full, if the session has started and a user (not the service) joins it for the
--- first time, if the account has too many seats, or if the character is retired or another player's. Refuses another
--- character for an active seat once the session has started. Emits the events of players who joined or left. The
--- statement's sessions are locked first (by `lock_rows`), then the characters, and then the profiles (rows of
+-- Counts the seats that one statement takes and gives up, and emits the events of players who joined or left. Refuses
+-- the statement in these cases:
+-- - It takes a seat in a session that has ended, or gives one up, or inserts an inactive one, or changes the character
+--   of one. (A DELETE of seats is not refused.)
+-- - It takes a seat in a session that is full.
+-- - It is a user's (not the service's), and a player takes a seat for the first time in a session that has started.
+-- - It takes a seat for an account that has too many in live sessions, or with a character that is retired or another
+--   player's.
+-- - It changes the character of an active seat in a session that has started.
+--
+-- The statement's sessions are locked first (by `lock_rows`), then the characters, and then the profiles (rows of
 -- `public.users`). Characters and profiles are locked in the order of their keys.
 CREATE OR REPLACE FUNCTION private.check_session_capacity()
 RETURNS trigger
@@ -237,9 +243,9 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   -- As in `triggers/statement_limits.sql`, the check also applies to a login that may assume `anon` or `authenticated`,
-  -- because a function in its statement can change the role. This condition is an IF of its own, because the service
-  -- has no EXECUTE on `may_take_seat`, which PostgreSQL requires for an expression that contains the call, even if the
-  -- call is not evaluated.
+  -- because a function in its statement can change the role. This is a separate IF, and not part of the condition
+  -- below: the service has no EXECUTE on `may_take_seat`, and PostgreSQL checks that privilege for every call in an
+  -- expression, even for one that is not evaluated.
   IF NOT (
     row_security_active(TG_RELID)
     AND (pg_has_role('anon', 'MEMBER') OR pg_has_role('authenticated', 'MEMBER'))

@@ -96,7 +96,8 @@ BEGIN
       FROM public.session_players AS seat
       WHERE seat.session_id = ANY (ended_session_ids)
       UNION ALL
-      -- If the statement also assigned a session to another Seer, the session still counts as live for the former one.
+      -- If the statement also assigned a session to another Seer, the former Seer's counter still includes the session,
+      -- because `move_session_count` leaves out ended sessions.
       SELECT session.seer_id, 0, 1, 0, 0
       FROM old_sessions AS session
       WHERE session.id = ANY (ended_session_ids)

@@ -124,12 +124,12 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   me uuid := auth.uid();
-  status text := private.event_access(target_session_id, me);
+  access text := private.event_access(target_session_id, me);
 BEGIN
   RETURN CASE
-    WHEN private.is_service() THEN status
-    WHEN me IS NULL OR status = 'no_session' THEN 'not_participant'
-    ELSE status
+    WHEN private.is_service() THEN access
+    WHEN me IS NULL OR access = 'no_session' THEN 'not_participant'
+    ELSE access
   END;
 END
 $$;
@@ -192,12 +192,13 @@ END
 $$;
 
 -- Lets the Rust crate `service`, which calls this regularly, see whether new events were written, at a cost that does
--- not depend on the number of sessions. `last_drawn_or_replayed` is the highest number drawn so far. A number is drawn
--- before its event becomes visible, by a transaction that has already locked the session's row and therefore has a
--- transaction id. So once no transaction with an id below `next_transaction` is running, each event whose number is at
--- most `last_drawn_or_replayed` is either visible or was rolled back. A later call shows this by its
--- `oldest_transaction`, the lowest id of a running transaction. `history_id` is the result of `event_history_id`, or
--- NULL on a standby.
+-- not depend on the number of sessions. On the primary server, `last_drawn_or_replayed` is the highest number drawn so
+-- far. A number is drawn before its event becomes visible, by a transaction that has already locked the session's row
+-- and therefore has a transaction id. So once no transaction with an id below `next_transaction` is running, each event
+-- whose number is at most `last_drawn_or_replayed` is either visible or was rolled back. That is so once a later call
+-- returns an `oldest_transaction`, the lowest id of a running transaction, that has reached the `next_transaction` of
+-- this call. `history_id` is the result of `event_history_id`. On a standby, `last_drawn_or_replayed` is a log position
+-- (see below), the two transaction ids are 0, and `history_id` is NULL.
 CREATE OR REPLACE FUNCTION private.event_number_progress()
 RETURNS TABLE (last_drawn_or_replayed bigint, oldest_transaction bigint, next_transaction bigint, history_id text)
 LANGUAGE plpgsql

@@ -5,9 +5,10 @@
 -- function refuses only callers who may create the session; for all others row security refuses the row. Users get the
 -- same error for somebody else's draft as for an adventure that does not exist.
 --
--- Only the service may assign a session to another Seer, or change its adventure. Once the session has started, not
--- even the service may change the adventure, because creatures of the adventure may have rolled. Once the session has
--- ended, neither the Seer nor the adventure may change, because the session may have been counted for both.
+-- Only the service may assign a session to another Seer, or change its adventure: users have no privilege to update
+-- these columns. Once the session has started, not even the service may change the adventure, because creatures of the
+-- adventure may have rolled. Once the session has ended, neither the Seer nor the adventure may change, because the
+-- session may have been counted for both.
 CREATE OR REPLACE FUNCTION private.prepare_session()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -56,7 +57,7 @@ BEGIN
   THEN
     RAISE EXCEPTION USING
       ERRCODE = 'SP009',
-      MESSAGE = 'The adventure of a session must be published or created by its Seer',
+      MESSAGE = 'The adventure of a session must be published, or the Seer''s own',
       TABLE = 'sessions',
       CONSTRAINT = 'adventure_playable';
   END IF;
@@ -133,7 +134,7 @@ BEGIN
   IF current_adventure.status <> 'published' AND current_adventure.creator_id <> NEW.seer_id THEN
     RAISE EXCEPTION USING
       ERRCODE = 'SP009',
-      MESSAGE = 'The adventure of a session must be published or created by its Seer',
+      MESSAGE = 'The adventure of a session must be published, or the Seer''s own',
       TABLE = 'sessions',
       CONSTRAINT = 'adventure_playable';
   END IF;

@@ -120,7 +120,7 @@ $$;
 -- Adds the given numbers to the counters of an account; a negative number lowers a counter. If a number is positive,
 -- this raises an error if that counter would exceed its limit, or if the account is closed. `living` is a number of
 -- characters that are not retired, and `retired` a number of retired characters. `seats` must count only seats in
--- sessions that have not ended, and `sessions` only such sessions that the account runs as Seer.
+-- sessions that have not ended, and `sessions` only sessions that have not ended and that the account runs as Seer.
 CREATE OR REPLACE FUNCTION private.add_to_account_counters(
   account uuid,
   living integer DEFAULT 0,

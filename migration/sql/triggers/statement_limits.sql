@@ -3,11 +3,12 @@
 -- to every session that a Seer has ever run. In addition, all events of one statement must belong to one session; all
 -- rolls must, too, which `finish_roll` in `triggers/dice_rolls.sql` checks.
 --
--- The policies of `policies/statement_limits.sql` refuse row 101 as it is written (a deletion at row 102). They miss
--- two kinds of statements: one with several writing parts (`WITH ... INSERT`), each of which they count separately, and
--- a deletion that finds all its rows before it deletes the first. The triggers here count all rows at the end of the
--- statement. Neither the count of the policies nor that of the triggers is kept where a caller could change it. Rows
--- that our triggers write as the owner of the tables, and rows that are deleted with their parent row, are not counted.
+-- The policies of `policies/statement_limits.sql` refuse row 101 as it is written. They refuse a deletion only when it
+-- finds another row after it has deleted 101, so not a deletion of exactly 101 rows. They also miss two kinds of
+-- statements: one with several writing parts (`WITH ... INSERT`), each of which they count separately, and a deletion
+-- that finds all its rows before it deletes the first. The triggers here count all rows at the end of the statement.
+-- Neither the count of the policies nor that of the triggers is kept where a caller could change it. Rows that our
+-- triggers write as the owner of the tables, and rows that are deleted with their parent row, are not counted.
 --
 -- These rules apply to the roles `anon` and `authenticated`, and to each login that may assume one of them and is
 -- itself subject to row security. The logins are included because a statement can change its role (`RETURNING
@@ -173,8 +174,8 @@ DECLARE
   event_summary record;
 BEGIN
   -- `set_config` is called only for its effect: it clears the setting, because the next statement may write events of
-  -- another session. The condition after OR is always false, because `set_config` returns the new value, the empty
-  -- text.
+  -- another session. The comparison of its result is always false, because `set_config` returns the new value, the
+  -- empty text.
   IF NOT (
     row_security_active(TG_RELID)
     AND (pg_has_role('anon', 'MEMBER') OR pg_has_role('authenticated', 'MEMBER'))

@@ -7,7 +7,7 @@ use sea_orm_migration::{
 use testdb::{Database, Server};
 
 use super::{Migration, use_next_release, use_this_release};
-use crate::{Command, INVARIANTS, SchemaChange, check, dry_run, query, repeatable, run};
+use crate::{Command, INVARIANTS, SchemaChange, check, count_accounts_losing_data, dry_run, query, repeatable, run};
 
 /// Returns a database as an earlier release might have left it: a function and a policy have other definitions than
 /// in this release. It contains a user's account, and a view that an operator has created.
@@ -45,6 +45,30 @@ async fn a_numbered_migration_upgrades_a_schema_and_can_be_undone_without_the_ea
     assert_eq!(check(&db).await.unwrap().pending, [Migration.name()]);
     assert!(run(&(&db).into(), Command::Up(None)).await.unwrap().contains(&upgrade));
     assert!(check(&db).await.unwrap().is_clean());
+}
+
+#[tokio::test]
+async fn only_commands_that_drop_the_tables_lose_the_data_of_accounts() {
+    let (_database, db) = create_database_of_earlier_release().await;
+    let count_after = async |command| count_accounts_losing_data(&(&db).into(), command).await.unwrap();
+    assert_eq!(count_after(Command::Down(Some(1))).await, 1, "the last migration of this release creates the tables");
+    use_next_release();
+    run(&(&db).into(), Command::Up(None)).await.unwrap();
+    for (command, account_count) in [
+        (Command::Up(None), 0),
+        (Command::Down(Some(0)), 0),
+        (Command::Down(Some(1)), 0),
+        (Command::Down(Some(2)), 1),
+        (Command::Down(None), 1),
+        (Command::Reset, 1),
+        (Command::Refresh, 1),
+    ] {
+        assert_eq!(count_after(command).await, account_count, "{command:?}");
+    }
+    // The record in `private.sparc_record` counts too, because the commands undo the migrations that it names.
+    db.execute_unprepared("DELETE FROM public.sparc_migrations").await.unwrap();
+    assert_eq!(count_after(Command::Down(Some(1))).await, 0);
+    use_this_release();
 }
 
 /// Asserts that the `up` of this release repairs what `damage` has changed, and that the next release then upgrades.
@@ -190,8 +214,8 @@ async fn after_a_partial_down_users_have_no_access_until_the_next_up() {
         let has_no_policies_sql = "SELECT count(*) = 0 AS answer FROM pg_policies WHERE schemaname = 'public'";
         // The next release has a higher version. Its `down` must delete that version from the record; otherwise the
         // `up` of this release would refuse the database.
-        let record_newer_version = "UPDATE private.sparc_record SET value = '0.99.0' WHERE name = 'version'";
-        db.execute_unprepared(record_newer_version).await.unwrap();
+        let record_newer_version_sql = "UPDATE private.sparc_record SET value = '0.99.0' WHERE name = 'version'";
+        db.execute_unprepared(record_newer_version_sql).await.unwrap();
 
         run(&(&db).into(), Command::Down(Some(1))).await.unwrap();
         let error = insert_character(&db).await.unwrap_err().to_string();

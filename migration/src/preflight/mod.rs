@@ -199,8 +199,9 @@ fn check_migrations_table_before_up(state: &State) -> Result<(), MigrationError>
     })
 }
 
-/// Checks that an object called `public.sparc_migrations` is the list of these migrations. If it is not, it counts as
-/// an object of another program. So the call must come only when no migration is recorded as applied.
+/// Checks that the object called `public.sparc_migrations`, if there is one, is the list of these migrations. Any other
+/// object counts as one of another program. So this function must be called only while no migration is recorded as
+/// applied: otherwise the object may be the list of these migrations, changed by hand.
 pub(crate) fn check_migrations_table_is_ours(state: &State) -> Result<(), MigrationError> {
     if check_migrations_table(state).is_ok() {
         return Ok(());

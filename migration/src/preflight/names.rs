@@ -13,9 +13,9 @@ use crate::{
     repair::SCHEMA_OWNER_SQL,
 };
 
-/// Checks, before the schema is created, that no object in the database has a name that an object of the schema needs:
-/// a function, a relation or a type, or, on a table of the platform (`auth.users`, `realtime.messages`), a trigger or a
-/// policy, which `up` would replace. (The other tables, and what is on them, do not exist yet.)
+/// Checks, before the schema is created, that no function, relation or type in the database has a name that an object
+/// of the schema needs. On the tables of the platform (`auth.users`, `realtime.messages`), the names of triggers and
+/// policies are checked too, because `up` would replace them. (The schema's own tables do not exist yet.)
 pub(super) async fn check_names_are_free<C: ConnectionTrait>(db: &C, state: &State) -> Result<(), DbErr> {
     // This program's tables (`sparc_migrations` and `sparc_record`) and the stand-in for schema `auth` are created
     // before the others, so they may exist.

@@ -259,8 +259,8 @@ $do$",
 /// (A name that itself contains this separator is not found in the text; then a difference is left, which `up`
 /// reports.)
 fn revoke_memberships_sql(role: &str, parent_roles: &str) -> String {
-    // Since PostgreSQL 16, several roles can grant the same membership, and each grant is revoked on its own. REVOKE
-    // without a grantor may revoke the grant of another role.
+    // Since PostgreSQL 16, several roles can grant the same membership, and each of these grants is revoked on its own.
+    // A REVOKE without GRANTED BY may choose another grantor than that of the grant to revoke.
     format!(
         "DO $$
 DECLARE

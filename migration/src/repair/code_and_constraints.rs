@@ -20,7 +20,7 @@ impl Plan {
         let needs_trigger_do_blocks =
             created_in_do_blocks(defects.state, "trigger").any(|object| to_restore.contains(object));
         let is_needed = |statement: &Statement| match statement.target {
-            // The other statements without a target (COMMENT, SET) contain neither text, so these are DO blocks.
+            // Of the statements without a target (DO blocks, COMMENT, SET), only DO blocks contain these texts.
             Target::Other => {
                 (needs_policy_do_blocks && statement.sql.contains("CREATE POLICY"))
                     || (needs_trigger_do_blocks && statement.sql.contains(" TRIGGER "))

@@ -4,8 +4,8 @@ use super::{Defects, Plan};
 use crate::{check::Difference, manifest, manifest::name_and_table, query, repeatable::PUBLIC_AND_API_ROLES};
 
 impl Plan {
-    /// Adds the column. `tables_created_with_columns` are the missing tables that the plan creates with their columns
-    /// (it creates the other missing tables without columns). If the column is in one of them, it may exist already.
+    /// Adds the column. The plan creates some of the missing tables with their columns (`tables_created_with_columns`),
+    /// and the others without. If the column's table was created with its columns, the column may exist already.
     pub(super) fn add_column(&mut self, defects: &Defects<'_>, object: &str, tables_created_with_columns: &[String]) {
         let Some((name, table)) = name_and_table(object) else { return };
         let may_exist = tables_created_with_columns.iter().any(|created_table| created_table == table);
@@ -32,8 +32,8 @@ impl Plan {
                 push(sql, None);
             }
         }
-        // PostgreSQL refuses to convert the values of a generated column, and restricts the types of identity columns,
-        // so this comes before the type.
+        // PostgreSQL refuses to convert the values of a generated column, and restricts the types of identity columns.
+        // So IDENTITY or the expression is dropped before the type is changed.
         if actual.generated != expected.generated && actual.generated.is_some() {
             let property = if actual.generated.is_some_and(|actual| actual.ends_with("as identity")) {
                 "IDENTITY"
@@ -92,8 +92,9 @@ pub(super) fn changes_type(difference: &Difference) -> bool {
         && ColumnDefinition::parse(actual).data_type != ColumnDefinition::parse(expected).data_type
 }
 
-/// Returns statements of which the last fails if the conversion of the column to another type would change a value: an
-/// explicit cast cuts texts off and rounds numbers without an error. Returns none if the conversion changes no value.
+/// Returns two statements. The second fails if the conversion of the column to another type would change a value. An
+/// explicit cast does not fail then: it cuts texts off and rounds numbers without an error. Returns no statements if a
+/// conversion between these types never changes a value.
 fn refuse_changed_values_sql(table: &str, name: &str, actual: &str, expected: &str) -> Vec<String> {
     let Some(condition) = changed_value_condition(name, without_collation(actual), without_collation(expected)) else {
         return Vec::new();
@@ -122,7 +123,7 @@ $do$",
 }
 
 /// Returns the SQL condition that is true for a row in which the conversion would change the value of the column.
-/// `None` if the conversion between these types changes no value. A `timestamp` that becomes a `timestamp with time
+/// `None` if a conversion between these types never changes a value. A `timestamp` that becomes a `timestamp with time
 /// zone` is read as UTC (`STANDARD_SETTINGS` in `script` sets that time zone), so converting it back gives the same
 /// value.
 ///

@@ -83,9 +83,10 @@ impl Plan {
                 self.push_repair(drop_object_sql(found), &found.name, None);
             }
         }
-        // No table or column is dropped. A table among the dependents only loses a part, such as the default of a
-        // column. With the table, all its columns are listed. None of the schema's own defaults uses a function or view
-        // of the schema, so a default that is dropped was set by hand, and `alter_column` restores the column.
+        // Tables and columns need not be created again, because none is dropped here. If a table is among the
+        // dependents (and with it all its columns), it only loses a part, such as the default of a column. None of the
+        // schema's own defaults uses a function or view of the schema, so a default that is dropped was set by hand,
+        // and `alter_column` restores the column.
         to_recreate.extend(to_drop_with_dependents.into_iter().filter(|object| {
             !matches!(manifest::kind(object), "table" | "column") && state.expected.contains_key(object)
         }));
@@ -159,7 +160,7 @@ fn drop_object_sql(found: &CatalogObject) -> String {
 }
 
 /// Returns the SQL that drops the schema's policies, views and functions. Triggers are dropped with the functions.
-pub(crate) fn drop_repeatable_objects_sql(state: &State) -> Vec<String> {
+pub(crate) fn drop_functions_views_and_policies_sql(state: &State) -> Vec<String> {
     let mut sql = Vec::new();
     for kind in ["policy", "view", "function"] {
         for found in
@@ -174,9 +175,10 @@ pub(crate) fn drop_repeatable_objects_sql(state: &State) -> Vec<String> {
     sql
 }
 
-/// Returns the SQL that revokes the privileges of PUBLIC and the API roles on the schema's tables. If tables stay when
-/// functions are dropped, the triggers, policies and CHECK constraints that call these functions are gone. Without
-/// them, nobody may have access until the next `up` creates them again and grants the privileges.
+/// Returns the SQL that revokes the privileges of PUBLIC and the API roles on the schema's tables in `public`. It is
+/// for commands that drop the functions but keep the tables. Then the triggers, policies and CHECK constraints that
+/// call the functions are dropped too, so nobody may have access until the next `up` creates all of them again and
+/// grants the privileges.
 pub(crate) fn revoke_access_to_tables_sql(state: &State) -> Vec<String> {
     let is_our_public_table = |object: &str| object.starts_with("table public.") && state.is_ours(object);
     state

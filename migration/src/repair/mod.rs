@@ -19,7 +19,7 @@ mod operator_grants;
 mod structure;
 mod unrepairable;
 
-pub(crate) use drops::{drop_repeatable_objects_sql, revoke_access_to_tables_sql};
+pub(crate) use drops::{drop_functions_views_and_policies_sql, revoke_access_to_tables_sql};
 pub(crate) use structure::{OTHER_OWNER, SCHEMA_OWNER_SQL};
 
 /// The statements that repair all differences. The methods of this type change nothing in the database: they only add

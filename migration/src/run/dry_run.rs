@@ -21,10 +21,11 @@ use crate::{
 };
 
 /// Returns the SQL that `up` would run, as one transaction for `psql`, or an empty string if there is nothing to do.
-/// The SQL that installs a new schema lacks the repairs of differences that `up` would find afterwards. Nothing is
-/// changed. Nothing is locked either, unless objects were renamed, or a schema that has its tables has pending
-/// migrations: then the names are restored, or the migrations are applied, in a transaction that is rolled back, to
-/// find the other differences.
+/// The SQL that installs a new schema lacks the repairs of differences that `up` would find afterwards.
+///
+/// Nothing is changed, and usually nothing is locked. But if objects were renamed, or if migrations are pending in a
+/// database that has the tables, then the call restores the names or applies the migrations, to find the other
+/// differences, in a transaction that it rolls back.
 ///
 /// # Errors
 ///
@@ -59,8 +60,9 @@ fn has_tables_and_pending_migrations(state: &State) -> bool {
     !pending.is_empty() && !pending.iter().any(|name| name == tables_migration.name())
 }
 
-/// Returns the SQL that `up` would run on a database in this state, in which no object is renamed, and which lacks the
-/// tables or has no pending migrations.
+/// Returns the SQL that `up` would run on a database in this state. The state must be one in which no object is
+/// renamed, and in which migrations are pending only if the database lacks the tables. From any other state,
+/// [`rehearse_up`] first brings the database into such a state.
 async fn plan_up(db: &DatabaseTransaction, state: &State) -> Result<Vec<String>, DbErr> {
     let report = state.report();
     if !report.pending.is_empty() {

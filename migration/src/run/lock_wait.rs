@@ -13,9 +13,10 @@ use sea_orm_migration::{
 
 use crate::{MigrationError, db_error, printable::escape_unprintable, query, script};
 
-/// The interval at which another connection asks whether the command waits for a lock. Three intervals are shorter than
-/// the time after which a command gives up waiting (`lock_timeout` in `script::STANDARD_SETTINGS`): that of a question
-/// that began before the wait, the pause after it, and that of a question during the wait.
+/// The pause before another connection asks whether the command waits for a lock, and the timeout of that question.
+/// Three times this interval must be shorter than the time after which the command gives up waiting (`lock_timeout` in
+/// `script::STANDARD_SETTINGS`). Then even if a question began just before the wait, there is time for the rest of that
+/// question, for a pause, and for a question during the wait.
 const ASK_INTERVAL: Duration = Duration::from_secs(3);
 
 /// The processes that block a command: they hold the lock for which the command waits, or are ahead of it in the queue.
@@ -70,8 +71,8 @@ pub(super) async fn run_and_name_blockers<T>(
     }
 }
 
-/// Returns the newer answer, or the older one if the newer names nobody. The last question before the error may have
-/// taken too long, or may have reached the server just after it had ended the wait.
+/// Returns the newer answer, or the older one if the newer names nobody: the last question before the error may have
+/// taken too long, or may have reached the server just after the wait had ended.
 fn last_known(older: Option<Blockers>, newer: Option<Blockers>) -> Option<Blockers> {
     newer.or(older)
 }

@@ -5,7 +5,7 @@ mod explain_error;
 mod lock_wait;
 mod transaction;
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, MigratorTrait, SchemaManagerConnection, async_trait,
@@ -19,7 +19,9 @@ use crate::{
     manifest::{self, CatalogObject},
     preflight,
     printable::escape_unprintable,
-    query, record, renames,
+    query,
+    record::{self, AppliedMigrations, Record},
+    renames,
     repair::{self, Change, ObjectUnderRepair, Plan},
     script,
 };
@@ -41,6 +43,17 @@ pub enum Command {
     Reset,
     /// Undo all migrations, then apply them again.
     Refresh,
+}
+
+impl Command {
+    /// Returns the maximum number of migrations that the command undoes.
+    fn max_undo_count(self) -> u32 {
+        match self {
+            Self::Down(count) => count.unwrap_or(u32::MAX),
+            Self::Reset | Self::Refresh => u32::MAX,
+            Self::Up(_) => 0,
+        }
+    }
 }
 
 /// One change to the database.
@@ -125,23 +138,32 @@ pub(crate) async fn read_state(db: &SchemaManagerConnection<'_>) -> Result<State
     in_read_only_transaction(db, async |transaction| State::read(transaction).await).await
 }
 
-/// Returns the number of accounts whose data `down` would delete. 0 if `public.sparc_migrations` does not exist, or if
-/// the role can read all rows of neither `public.users` nor `auth.users`.
+/// Returns the number of accounts whose data the command would delete. 0 if the command keeps the tables of the game,
+/// if `public.sparc_migrations` does not exist, or if the role can read all rows of neither `public.users` nor
+/// `auth.users`.
 ///
 /// # Errors
 ///
 /// The error of the database.
-pub async fn count_accounts_to_delete(db: &SchemaManagerConnection<'_>) -> Result<i64, DbErr> {
+pub async fn count_accounts_losing_data(db: &SchemaManagerConnection<'_>, command: Command) -> Result<i64, DbErr> {
     #[derive(FromQueryResult)]
     struct Row {
         account_count: i64,
     }
+    let max_undo_count = command.max_undo_count();
+    if max_undo_count == 0 {
+        return Ok(0);
+    }
     in_read_only_transaction(db, async |transaction| {
+        if !preflight::has_migrations_table(transaction).await?
+            || count_migrations_after_tables(transaction).await? >= max_undo_count
+        {
+            return Ok(0);
+        }
         // The larger of the counts of `public.users` and `auth.users`, because the role may be able to read only one.
         let mut account_count = 0;
-        let has_migrations_table = preflight::has_migrations_table(transaction).await?;
         for schema in ["public", "auth"] {
-            if has_migrations_table && preflight::can_read_all_rows(transaction, schema, "users").await? {
+            if preflight::can_read_all_rows(transaction, schema, "users").await? {
                 let sql = format!("SELECT count(*) AS account_count FROM {schema}.users");
                 let row: Row = query::fetch_one(transaction, &sql).await?;
                 account_count = account_count.max(row.account_count);
@@ -150,6 +172,17 @@ pub async fn count_accounts_to_delete(db: &SchemaManagerConnection<'_>) -> Resul
         Ok(account_count)
     })
     .await
+}
+
+/// Returns the number of applied migrations that follow the one that creates the tables of the game. If the role cannot
+/// read the list of migrations, returns 0, so that the operator is warned.
+async fn count_migrations_after_tables(db: &DatabaseTransaction) -> Result<u32, DbErr> {
+    let AppliedMigrations::Listed(listed) = record::read_applied(db).await? else { return Ok(0) };
+    let mut applied: BTreeSet<String> = listed.into_iter().collect();
+    applied.extend(Record::read(db).await?.migrations);
+    let tables_migration = m20261101_000002_tables::Migration;
+    let later_count = applied.iter().filter(|name| name.as_str() > tables_migration.name()).count();
+    Ok(u32::try_from(later_count).unwrap_or(u32::MAX))
 }
 
 /// Runs the command and returns the changes. After an error, `object_under_repair` is the object that the failed
@@ -164,13 +197,9 @@ async fn run_in_transaction(
     }
     set_up_and_lock(db).await?;
     let mut changes = Vec::new();
-    let undo_count = match command {
-        Command::Down(count) => count.unwrap_or(u32::MAX),
-        Command::Reset | Command::Refresh => u32::MAX,
-        Command::Up(_) => 0,
-    };
-    if undo_count > 0 {
-        undo(db, undo_count, command == Command::Reset, &mut changes).await?;
+    let max_undo_count = command.max_undo_count();
+    if max_undo_count > 0 {
+        undo(db, max_undo_count, command == Command::Reset, &mut changes).await?;
     }
     if command == Command::Reset {
         drop_migrations_table(db).await?;
@@ -204,8 +233,8 @@ async fn up(
             return Ok(());
         }
         if state.needs_upgrade() {
-            // Only the migrations are recorded yet. The record must still list the objects of the earlier version, so
-            // that the repairs drop those that this version no longer has.
+            // For now, only the migrations are recorded. The record must still list the objects of the earlier version,
+            // so that the repairs drop those that this version no longer has.
             db.execute_unprepared(&record::record_migrations_sql()).await?;
             state = restore_names(db, object_under_repair, changes).await?;
         } else {
@@ -286,8 +315,8 @@ async fn check_no_differences(db: &DatabaseTransaction) -> Result<(), DbErr> {
 }
 
 /// Undoes the last `count` applied migrations. Keeps the migrations table, `public.sparc_migrations`;
-/// `will_drop_migrations_table` says whether the command drops that afterwards, so that the error about dependent
-/// objects names those of the migrations table too.
+/// `will_drop_migrations_table` says whether the command drops that table afterwards. If so, the error about dependent
+/// objects also names those that depend on that table.
 async fn undo(
     db: &DatabaseTransaction,
     count: u32,
@@ -334,7 +363,7 @@ async fn undo(
     // Only the check is needed: the call fails if an operator's object depends on one that will be dropped.
     dependents::find_dropped_by_cascade(db, &state, &to_drop).await?;
     db.execute_unprepared("SET LOCAL search_path = public").await?;
-    query::execute_all(db, &repair::drop_repeatable_objects_sql(&state)).await?;
+    query::execute_all(db, &repair::drop_functions_views_and_policies_sql(&state)).await?;
     if !drops_tables {
         query::execute_all(db, &repair::revoke_access_to_tables_sql(&state)).await?;
     }
@@ -346,8 +375,8 @@ async fn undo(
     Ok(())
 }
 
-/// Drops the migrations table, `public.sparc_migrations`, once all migrations are undone. Returns an error if that does
-/// not list these migrations, or if an operator's object depends on it.
+/// Drops the migrations table, `public.sparc_migrations`, once all migrations are undone. Returns an error if the
+/// object of that name is not this schema's migrations table, or if an operator's object depends on the table.
 async fn drop_migrations_table(db: &DatabaseTransaction) -> Result<(), DbErr> {
     let state = State::read(db).await?;
     preflight::check_migrations_table_is_ours(&state)?;

@@ -9,8 +9,8 @@ use sea_orm_migration::{
 use super::lock_wait::run_and_name_blockers;
 use crate::{connect, script};
 
-/// Whether [`connect::connect`] opened the connection, which its application name shows. If so, the caller keeps no
-/// prepared statements on it.
+/// Whether [`connect::connect`] opened the connection; the connection's application name shows that. If so, the caller
+/// keeps no prepared statements on the connection.
 fn was_opened_by_connect(db: &SchemaManagerConnection<'_>) -> bool {
     match db {
         SchemaManagerConnection::Connection(pool) => {

@@ -18,7 +18,7 @@ pub(super) fn definition() -> TableDefinition {
             .col(optional("sender_id").uuid())
             // Participants read events as a `text/event-stream`, in which a line break in the type would end the field.
             // Other control characters have no use in a type. The condition has no BETWEEN, because PostgreSQL would
-            // print a condition with BETWEEN differently after a dump is restored.
+            // print a BETWEEN that is followed by AND and another condition differently after a dump is restored.
             .check(named_check(
                 "valid_event_type",
                 r"char_length(event_type) >= 1 AND char_length(event_type) <= 64

@@ -228,7 +228,7 @@ async fn a_lost_connection_is_reported_and_the_next_up_completes() {
     // waits.
     let lock_holder = db.begin().await.unwrap();
     lock_holder.execute_unprepared("SELECT pg_advisory_xact_lock(358434263618)").await.unwrap();
-    let child = program_command(&["up"], url).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = program_command(&["up"], url).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let superuser_connection = connect(server().await.url()).await.unwrap();
     let holder_pid: i32 = scalar(&lock_holder, "SELECT pg_backend_pid()").await;
     // Other tests run the program on other databases, so only the connection that waits in this database is
@@ -239,6 +239,7 @@ async fn a_lost_connection_is_reported_and_the_next_up_completes() {
            AND datname = (SELECT datname FROM pg_stat_activity WHERE pid = {holder_pid})"
     );
     while scalar::<i64>(&superuser_connection, &terminate_waiting_connection_sql).await == 0 {
+        assert!(child.try_wait().unwrap().is_none(), "the program must wait for the lock");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let output = child.wait_with_output().unwrap();
@@ -292,7 +293,8 @@ async fn name_collisions_and_unknown_migrations_are_reported() {
 /// The recorded version is changed to one that is newer than this program.
 #[tokio::test]
 async fn an_older_program_neither_repairs_a_newer_schema_nor_records_its_own_version() {
-    // One database for each change, because each check must refuse on its own: the repairs, and the restoring of names.
+    // One database for each change, because each of the two checks must refuse on its own: the one before repairs, and
+    // the one before names are restored.
     for change in ["ALTER TABLE users ALTER COLUMN bio SET DEFAULT 'x'", "ALTER TABLE users RENAME COLUMN bio TO about"]
     {
         let (database, db) = empty_database().await;

@@ -1,4 +1,4 @@
-//! The identities of Supabase, and of other systems with its roles and claims. `auth.uid()`, `auth.role()`,
+//! The identities of Supabase, and of other systems with the same roles and claims. `auth.uid()`, `auth.role()`,
 //! `auth.jwt()` and `auth.email()` read exactly the settings that these identities set.
 
 use serde_json::{Map, Value};

@@ -58,8 +58,8 @@ pub(crate) struct ServerState {
     /// not answer, and whatever dropped the latter (a firewall, the server) has probably dropped both.
     unanswered_ping_at: Mutex<Option<Instant>>,
     attempts: Mutex<OpeningAttempts>,
-    /// Whether the last attempt to open a connection was refused with "too many connections". `false` if there was none
-    /// for a while.
+    /// Whether the last attempt to open a connection was refused with "too many connections". Reset when an attempt
+    /// begins that does not continue an earlier one (see [`MAX_GAP_BEFORE_CONTINUATION`]).
     is_full: AtomicBool,
     /// How often a cached prepared statement turned out not to fit its table any more. Each connection that was opened
     /// before may have cached the statement too.

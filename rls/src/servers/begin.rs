@@ -136,8 +136,9 @@ impl Cluster {
                 outcome = begin => outcome,
                 // There is a new primary. The transaction that was being begun on the old one has changed nothing.
                 Ok(()) = watched_primary.changed() => continue,
-                // Later attempts have what is left of `acquire_timeout`. The first one has all of it to acquire a
-                // connection, a limit that the pool applies. Only the deadline limits its wait for the answer to BEGIN.
+                // Later attempts end when `acquire_timeout` has passed since the first one began. The first attempt is
+                // not limited here: the pool limits how long it waits for a connection (also to `acquire_timeout`), and
+                // the deadline limits how long it waits for the answer to BEGIN.
                 () = sleep(remaining), if has_timeout => return Err(last_error),
             };
             last_error = match outcome {

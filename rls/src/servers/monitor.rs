@@ -109,10 +109,12 @@ impl Probe {
     }
 }
 
-/// Checks the servers until a primary is found, or until [`PRIMARY_TIMEOUT`] (at most `acquire_timeout`) is over and
-/// the system identifier is known. Returns an error if it is not known after `acquire_timeout`, or if a server refuses
-/// the connection for a reason that does not pass. Then starts a task that keeps checking them until the cluster is
-/// closed or dropped. When this function succeeds, every server has been checked at least once.
+/// Checks the servers until a primary is found, or until the system identifier is known and [`PRIMARY_TIMEOUT`] (or
+/// `acquire_timeout`, if that is less) has passed. Then starts a task that keeps checking the servers until the cluster
+/// is closed or dropped, and returns the task. Every server has then been checked at least once.
+///
+/// Returns an error instead if the system identifier is not known after `acquire_timeout`, or if a server refuses the
+/// connection for a reason that does not pass, such as a wrong password.
 pub(super) async fn start(cluster: &Arc<Cluster>) -> Result<JoinHandle<()>, Error> {
     let probe_of = |member: &Member| Probe { opener: member.opener.clone(), connection: None };
     let probes = cluster.members.iter().map(probe_of).collect();
@@ -232,12 +234,11 @@ impl Monitor {
         failures
     }
 
-    /// Determines the system identifier that servers must have. It is that of the first server in the list, whose URL
-    /// was given to `connect`. As long as that server has not answered, it is that of another server, because after a
-    /// failover the first server may be gone for good: that of a standby, or, if no standby answers, that of a primary
-    /// on timeline 2 or later, because such a server was a standby once. A primary on timeline 1 was never a standby,
-    /// so it may belong to another cluster, whose URL was given by mistake. If its identifier were adopted, it would
-    /// receive the writes.
+    /// Determines the system identifier that servers must have: that of the first server in the list, whose URL was
+    /// given to `connect`. After a failover, the first server may be gone for good. So as long as it has not answered,
+    /// the identifier of another server is adopted: of a standby or, if no standby answers, of a primary on timeline 2
+    /// or later, which must have been a standby once. A primary on timeline 1 was never a standby, so it may belong to
+    /// another cluster, whose URL was given by mistake. If its identifier were adopted, it would receive the writes.
     fn adopt_system_identifier(&mut self, reports: &[(usize, Report)]) {
         if self.has_identifier_of_first_server {
             return;

@@ -1,7 +1,7 @@
 use super::{WriteKind, cannot_change_session, may_commit, may_run_read_only, returns_written_rows, write_kind};
 
 #[test]
-fn the_keyword_returning_counts_only_outside_of_strings() {
+fn a_returning_clause_in_a_string_does_not_count() {
     assert!(returns_written_rows(r#"UPDATE "a" SET "n" = $1 RETURNING "n""#));
     assert!(returns_written_rows(r#"UPDATE "a" SET "n" = 'x' RETURNING "n""#));
     assert!(!returns_written_rows(r#"UPDATE "a" SET "n" = ' RETURNING '"#));
@@ -75,7 +75,7 @@ fn statements_built_from_entities_cannot_change_the_session() {
 }
 
 #[test]
-fn an_update_of_the_view_of_settings_may_change_the_session() {
+fn an_update_of_pg_settings_may_change_the_session() {
     for table in ["\"pg_settings\"", "PG_SETTINGS", "\"pg_catalog\".\"pg_settings\"", "U&\"\\0070g_settings\""] {
         let sql = format!("UPDATE {table} SET \"setting\" = $1 WHERE \"name\" = $2");
         assert!(!cannot_change_session(&sql), "{sql}");
@@ -92,7 +92,7 @@ fn a_function_that_is_written_like_a_field_may_change_the_session() {
         "SELECT $1.f",
         "SELECT $12\n.f",
         r#"SELECT "x"."pg_advisory_lock" FROM CAST(7 AS bigint) AS "x""#,
-        // `ts_stat` runs the text as SQL; `f` could do anything.
+        // `ts_stat` runs its argument as SQL. In the statements below, `f` stands for any function.
         r#"SELECT "x"."ts_stat" FROM LOWER($1) AS "x""#,
         r#"SELECT "x"."f" FROM UPPER ($1) AS "x""#,
         r#"SELECT "x"."f" from LOWER($1) AS "x""#,
@@ -116,7 +116,7 @@ fn a_function_that_is_written_like_a_field_may_change_the_session() {
 }
 
 #[test]
-fn a_function_call_a_select_into_or_another_command_may_change_the_session() {
+fn function_calls_select_into_and_other_commands_may_change_the_session() {
     for sql in [
         "SELECT set_config('role', 'postgres', true)",
         r#"SELECT "set_config"('role', 'postgres', true)"#,

@@ -91,8 +91,8 @@ impl BeginColumns<'_> {
 }
 
 impl<C: Connection> TransactionState<C> {
-    /// Begins a transaction on the connection. Returns the transaction with the server's replication status, if there
-    /// are replicas. `server` tracks log positions; it is `None` without replicas.
+    /// Begins a transaction on the connection. Returns the transaction and, if there are replicas, the server's
+    /// replication status. `server` tracks log positions; it is `None` without replicas.
     pub(crate) async fn begin(
         connection: C,
         prepared_statement_mode: PreparedStatementMode,

@@ -54,8 +54,8 @@ impl<C: Connection> TransactionState<C> {
             return Ok(());
         }
         // After raw SQL, the identity is verified here once more, although it was verified after each raw statement:
-        // a statement that needs no verification may have read a temporary view that raw SQL created, and that calls a
-        // function that changes the identity.
+        // raw SQL may have created a temporary view that calls a function that changes the identity, and a later
+        // statement, which by its text needed no verification, may have read that view.
         let needs_verification = self.must_clean_session || self.frames.iter().any(|frame| frame.needs_verification);
         let check_sql = if needs_verification {
             self.read_back_identity.assert_unchanged_sql(&self.started_at)
@@ -148,7 +148,7 @@ impl<C: Connection> TransactionState<C> {
         self.end_reason = Some(EndReason::EndedByStatement);
         // Later errors need not say that the outcome of a COMMIT is unknown: the server has answered, and the
         // transaction has ended. But the answer does not say whether the statement committed what was written before it
-        // (a COMMIT did, a ROLLBACK did not), and at which log position.
+        // (as a COMMIT does, and a ROLLBACK does not), and at which log position.
         self.set_has_unknown_raw_commit(false);
         self.record_commit_without_position();
         Error::TransactionEndedByStatement
@@ -172,7 +172,7 @@ impl<C: Connection> TransactionState<C> {
     }
 
     /// Records, if there are replicas, that the identity has committed or may have committed, and that the log position
-    /// of that commit was not received. Its next reads use the primary.
+    /// of that commit was not received. The identity's next reads use the primary.
     fn record_commit_without_position(&self) {
         if let Some(server) = &self.tracked_server {
             // A tracked commit that is dropped before its outcome is recorded is a commit without position.

@@ -36,7 +36,7 @@ impl<C: Connection> TransactionState<C> {
     }
 
     /// Releases the savepoint. Sets `may_have_taken_effect` when the RELEASE is sent, and clears it if the RELEASE
-    /// fails: even if the connection was lost, because the server then rolls back the whole transaction.
+    /// fails. It is cleared even if the connection was lost, because the server then rolls back the whole transaction.
     pub(crate) async fn release_savepoint(
         &mut self,
         frame_id: u64,

@@ -171,8 +171,8 @@ impl<C: Caller> Adventures<'_, C> {
             let mut conditions = format!("creator_id = {}", binds.bind(tx.user_id()?));
             if let Some((created_at, id)) = after {
                 let (created_at, id) = (binds.bind(created_at), binds.bind(id));
-                // Earlier rows, and rows of the same time with a higher id. Only the condition with `<=` limits the
-                // index scan.
+                // Earlier rows, and rows of the same time with a higher id. The condition with `<=` follows from the
+                // one in parentheses, but only the former limits the index scan.
                 conditions +=
                     &format!(" AND created_at <= {created_at} AND (created_at < {created_at} OR id > {id})");
             }

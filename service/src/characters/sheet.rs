@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 
 use crate::{AttributeValue, Error};
 
-/// The four attributes of a character, each from 1 to 6. It is the number of dice for a check of that attribute, to
-/// which modifiers may add and from which they may take.
+/// The four attributes of a character, each from 1 to 6. A check of an attribute rolls as many dice as the attribute's
+/// value; modifiers may add dice or take some away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Attributes {

@@ -87,7 +87,8 @@ impl<C: Caller> Dice<'_, C> {
             }
             let rollers_by_roll_id: HashMap<Uuid, Roller> =
                 rollers.iter().map(|roller| (roll_id(initiative_id, *roller), *roller)).collect();
-            // The database would refuse the rows of a repeated request if the session is no longer active.
+            // If the session is no longer active, the database refuses to insert rolls, even if they already exist. A
+            // repeated request must return these all the same, so they are not inserted again.
             let existing_ids = match initiative.id {
                 Some(_) => read_existing_ids(tx, rollers_by_roll_id.keys().copied()).await?,
                 None => HashSet::new(),
@@ -102,8 +103,8 @@ impl<C: Caller> Dice<'_, C> {
                     .await
                     .map_err(|error| explain_initiative_error(error.into(), is_seer))?;
             }
-            // The database lets a player roll for their own character, so it does not refuse a player whose character
-            // is the only one, and who lists no creature.
+            // The database lets a player roll for their own character. So it does not refuse a player if no other
+            // character is seated and no creature is listed.
             if !is_seer && seats.iter().any(|seat| Some(seat.user_id) == caller_id) {
                 return Err(Error::NotSessionSeer);
             }

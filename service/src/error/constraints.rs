@@ -54,7 +54,7 @@ pub(super) fn check_constraint_error(table: &str, constraint: &str) -> Option<Er
             "must have a visible character, and no control characters, line breaks, bidirectional formatting or \
              zero-width spaces",
         ),
-        // The account's own reserved address is the exception; only the schema's functions store it.
+        // The account's own address in a reserved domain is allowed, but only the schema's functions store it.
         "reserved_email_is_own" => ("email", "must not be in a reserved domain"),
         "web_avatar_url" => ("avatar_url", "must be an http or https URL, or a path"),
         "web_thumbnail_url" => ("thumbnail_url", "must be an http or https URL, or a path"),

@@ -149,7 +149,7 @@ mod tests {
         let is_code_entry = |line: &&str| line.contains(" => not_retryable(") || line.contains(" => retryable(");
         let code_entries = codes_source.lines().filter(is_code_entry);
         let codes: BTreeSet<&str> = one_of_each_variant().iter().map(Error::code).collect();
-        assert_eq!(codes.len(), code_entries.count(), "every variant must be in the list");
+        assert_eq!(codes.len(), code_entries.count(), "`one_of_each_variant` must have every variant");
         for error in one_of_each_variant() {
             let serialized = serde_json::to_value(&error).unwrap();
             let fields: Vec<&str> = serialized.as_object().unwrap().keys().map(String::as_str).collect();

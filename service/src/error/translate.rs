@@ -290,7 +290,7 @@ fn table_rule(error: &SqlxPostgresError) -> &'static str {
 
 /// A caller's statement needs a privilege on a table, or on one of its columns, that users lack.
 #[derive(Debug, thiserror::Error)]
-#[error("a statement must not use a column of {table} that is not granted to users: {instead}")]
+#[error("users must not run this statement on the table {table}, or must use other columns: {instead}")]
 struct MissingPrivilege {
     table: &'static str,
     instead: &'static str,

@@ -36,8 +36,8 @@ pub(crate) struct Notification {
     pub(crate) newest_seq: i64,
     /// `None` if it is not known which history is current.
     pub(crate) history_id: Option<HistoryId>,
-    /// With replicas, a position in the write-ahead log by which the newest known event had been written. A reader uses
-    /// only a server that has replayed the log up to this position.
+    /// With replicas, a position in the write-ahead log after the newest known event. A reader uses only a server that
+    /// has replayed the log up to this position.
     pub(crate) log_position: Option<LogPosition>,
     /// The error that ended the subscription, if it has ended.
     pub(crate) end_error: Option<Error>,
@@ -80,11 +80,12 @@ struct State {
     poller_id: Option<u64>,
     /// The time at which the last poll that was published (see [`Hub::publish`]) began.
     polled_at: Option<Instant>,
-    /// The log position that a polled server must have replayed: the latest one up to which any subscriber had read or
-    /// written when it subscribed. A server that has not replayed this position may lack that subscriber's seat.
+    /// The log position that a polled server must have replayed. Each subscriber, when it subscribed, had read or
+    /// written up to some position; this is the latest of these. A server that has not replayed it may lack the seat of
+    /// a subscriber.
     required_log_position: Option<LogPosition>,
-    /// The latest log position up to which the poller, or any subscriber when it subscribed, had read or written. The
-    /// newest known event of each session was written by then.
+    /// Like `required_log_position`, but the positions up to which the poller has read count too. The newest known
+    /// event of each session was written before this position.
     latest_log_position: Option<LogPosition>,
     /// Whether the `Sparc` handle is closed.
     is_closed: bool,
@@ -135,7 +136,7 @@ pub(crate) struct WatchedSessions {
 }
 
 /// The new events that a poll found in a session, at most fifty. If their payloads together are too large, `events` has
-/// only the first of them, or none, but `newest_seq` is still that of the last event found.
+/// only the first few of them, or none, but `newest_seq` is still that of the last event found.
 #[derive(Debug)]
 pub(crate) struct SessionUpdate {
     pub(crate) session_id: Uuid,
@@ -143,7 +144,7 @@ pub(crate) struct SessionUpdate {
     pub(crate) after_seq: i64,
     /// The newest `seq` that the poll found.
     pub(crate) newest_seq: i64,
-    /// Whether no visible event of the session followed that one.
+    /// Whether it is certain that no visible event of the session had a higher `seq`.
     pub(crate) reached_end: bool,
     pub(crate) events: Vec<Event>,
 }
@@ -162,7 +163,7 @@ pub(crate) struct Refusal {
     pub(crate) session_id: Uuid,
     /// `None` for the service.
     pub(crate) account_id: Option<Uuid>,
-    /// The reason, with which the subscriptions end.
+    /// The error that ends the subscriptions.
     pub(crate) error: Error,
 }
 
@@ -209,8 +210,8 @@ impl Hub {
         let registration = Registration { handle, notifications: receiver };
         if state.poller_id.is_none() {
             state.poller_id = Some(id);
-            // A runtime that is shutting down drops a task as soon as it is spawned, and dropping the guard locks the
-            // state.
+            // The lock must be released first: a runtime that is shutting down drops the poller's task as soon as it is
+            // spawned, and with the task the guard, whose `drop` locks the state.
             drop(state);
             start_poller(PollerGuard { hub: self.clone(), poller_id: id });
         } else if is_new_session {
@@ -282,11 +283,11 @@ impl Hub {
         }
     }
 
-    /// Makes a history the current one, because the server that was polled has it. Ends the subscriptions of accounts
-    /// that may no longer read the events, discards the recent events, and makes each other subscriber that has read
-    /// another history check that this one has the last event that the subscriber has read. `newest_seqs` has the
-    /// newest `seq` of each session that has an event.
-    pub(super) fn start_history(
+    /// Makes the history of the server that was polled the current one. Ends the subscriptions of accounts that may no
+    /// longer read the events, discards the recent events, and notifies the remaining subscribers. A subscriber that
+    /// has read another history then checks whether this one has the last event that the subscriber has read.
+    /// `newest_seqs` has the newest `seq` of each session that has an event.
+    pub(super) fn switch_to_history(
         &self,
         access_check: AccessCheck,
         history_id: &HistoryId,

@@ -23,8 +23,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(25);
 /// Interval between two access checks of all subscribers.
 const ACCESS_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// After the sequence of event numbers has advanced, some of the new events may not be visible yet. Until all
-/// transactions that may have drawn a number have ended, polls keep reading events: for this long every poll, and then
-/// only every tenth.
+/// transactions that may have drawn a number have ended, polls keep reading events: every poll for this long, and then
+/// only every tenth poll.
 const EAGER_READING_TIME: Duration = Duration::from_secs(5);
 /// Timeout of one poll. If the network silently drops packets, the poll fails after this time and is tried again.
 const POLL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -126,7 +126,7 @@ struct SequenceState {
     /// transaction with a lower id is running, each event up to `last_drawn_or_replayed` is visible, or was rolled
     /// back. `None` until a second reading has the same number.
     drawn_before_transaction: Option<i64>,
-    /// The number of polls, by which [`must_read_early`](Self::must_read_early) chooses every tenth one.
+    /// The number of polls. [`must_read_early`](Self::must_read_early) uses it to choose every tenth poll.
     poll_count: u32,
 }
 
@@ -199,7 +199,7 @@ impl PollOutcome {
     fn apply_to(self, hub: &Hub, polled_at: Instant, log_position: Option<LogPosition>) {
         match self {
             Self::NewHistory { access_check, history_id, newest_seqs } => {
-                hub.start_history(access_check, &history_id, &newest_seqs, log_position);
+                hub.switch_to_history(access_check, &history_id, &newest_seqs, log_position);
             }
             Self::SequenceSetBack => hub.end_all(&Error::EventsExpired),
             Self::Updates { access_check, updates } => hub.publish(polled_at, access_check, updates, log_position),

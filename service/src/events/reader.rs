@@ -65,8 +65,9 @@ impl Reader {
                 continue;
             }
             match self.fill_pending(&notification).await {
-                // The hub does not know the history in which this reader has just read. Until the poller has found it
-                // too, or this reader reads in another one, there is nothing to return.
+                // The page is empty, and the hub does not know the history that the page was read from. There is
+                // nothing to return until the poller has found that history too, or this reader reads from the history
+                // that the hub knows.
                 Ok(()) if self.pending.as_slice().is_empty() && self.position.must_read(&notification) => (),
                 Ok(()) => {
                     futile_reads = 0;
@@ -82,8 +83,8 @@ impl Reader {
         }
     }
 
-    /// Waits for a notification from the poller. If none comes, no event followed the position at the last poll, and
-    /// this function records that.
+    /// Waits for a notification from the poller. If none comes within [`MAX_WAIT`], the last poll found no event after
+    /// the position, and this function records that.
     async fn wait_for_notification(&mut self) {
         let was_notified = tokio::time::timeout(MAX_WAIT, self.registration.notifications.changed()).await.is_ok();
         if !was_notified && let Some(polled_at) = self.registration.polled_at() {
@@ -96,7 +97,8 @@ impl Reader {
     async fn fill_pending(&mut self, notification: &Notification) -> Result<(), Error> {
         let read_at = Instant::now();
         let (history_id, after_seq) = (self.position.history_id(), self.position.event_position().seq);
-        // The poller does not notice if events were deleted before it could read them.
+        // The poller does not notice if events were deleted before it could read them. So its events are used only if
+        // it is certain that none were.
         let recent = if self.position.was_caught_up_recently(read_at) {
             self.registration.recent_events(history_id, after_seq)
         } else {
@@ -112,8 +114,8 @@ impl Reader {
                 recent.events
             }
             None => {
-                // A server that has not replayed the log up to this position may lack the newest events, and the
-                // stream's position would be moved past them.
+                // A server that has not replayed the log up to this `log_position` may lack the newest events, and the
+                // stream would move past them.
                 let caller = self.caller.clone().with_min_position(notification.log_position);
                 let page = self.read_page_in_task(caller).await?;
                 self.position.advance_to_page(&page, read_at, notification)?;

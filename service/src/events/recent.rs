@@ -31,8 +31,8 @@ impl RecentEvents {
     }
 
     /// Returns the events after a `seq`, and the time at which the poll that read the newest of them began; without
-    /// that time if others followed them. `None` if there are no events, if not all of them are kept here, or if this
-    /// subscriber's access was not checked.
+    /// that time if the session may have had more visible events then. `None` if there are no events after the `seq`,
+    /// if not all of them are kept here, or if this subscriber's access was not checked.
     pub(super) fn events_after(&self, after_seq: i64, subscriber_id: u64) -> Option<(Vec<Event>, Option<Instant>)> {
         if self.last_checked_subscriber_id < subscriber_id || after_seq < self.after_seq {
             return None;

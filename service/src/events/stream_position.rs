@@ -55,9 +55,10 @@ pub(super) struct StreamPosition {
     event_position: EventPosition,
     /// The history in which the position was read.
     history_id: HistoryId,
-    /// A time of which it is certain that every event that the stream could still miss was written later: the start of
-    /// a stream that has no events to catch up with or starts at the first event, or a later time at which no event
-    /// followed the position. `None` if there is no such time: some of those events may be almost a day old.
+    /// Every event that the stream could still miss was written after this time. At first, it is the time at which the
+    /// stream started, if there are no events to catch up with, or if the stream starts at the first event. Later, it
+    /// is a time at which no event followed the position. `None` if no such time is known: an event that the stream
+    /// could miss may then be almost a day old.
     caught_up_at: Option<Instant>,
     /// Whether there may be more events to read, even without a further notification from the poller.
     has_more: bool,
@@ -140,8 +141,8 @@ impl StreamPosition {
         match page.events.last() {
             Some(last) => self.event_position = EventPosition::from_event(last),
             // The events up to `newest_seq` have been deleted since the poller read them. That does not follow if
-            // `newest_seq` is from another history than the page: then this history may still give lower numbers to
-            // new events.
+            // `newest_seq` is from another history than the page: in the page's history, new events may still get
+            // numbers up to `newest_seq`.
             None if notification.newest_seq > self.event_position.seq
                 && notification.history_id.as_ref() == Some(&self.history_id) =>
             {
@@ -261,7 +262,7 @@ mod tests {
         let mut stream = start_after(7, 7, now);
         let outcome = advance(&mut stream, &in_another_history(page_after_deleted_event([8])), now);
         assert_eq!(outcome, Err("events_expired"));
-        // An event at position 0 cannot be missing.
+        // At position 0, there is no event that could be missing.
         assert_eq!(
             advance(&mut start_after(0, 0, now), &in_another_history(page_after_deleted_event([8])), now),
             Ok(8)

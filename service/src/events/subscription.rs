@@ -81,9 +81,10 @@ impl Stream for Subscription {
 /// sessions continue. The stream returns `None` while it has no sessions, and continues when one is added.
 pub struct Subscriptions {
     caller: IdentityConnection,
-    /// Each item comes with the id of its subscriber. The item of a session to which the caller could not subscribe
-    /// comes without one.
-    events: SelectAll<BoxStream<'static, (Option<u64>, SessionItem)>>,
+    /// The sessions to which the caller could not subscribe, with the errors that the stream has not returned yet.
+    refusals: Vec<(Uuid, Error)>,
+    /// Each item comes with the id of its subscriber.
+    events: SelectAll<BoxStream<'static, (u64, SessionItem)>>,
     /// The subscriber of each session in the stream. (A *subscriber* of the hub is one subscription, not a user.)
     subscribers: HashMap<Uuid, SubscriberHandle>,
 }
@@ -100,6 +101,9 @@ impl Stream for Subscriptions {
     type Item = SessionItem;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<SessionItem>> {
+        if let Some((session_id, error)) = self.refusals.pop() {
+            return Poll::Ready(Some((session_id, Err(error))));
+        }
         loop {
             let Some((subscriber_id, item)) = ready!(self.events.poll_next_unpin(context)) else {
                 return Poll::Ready(None);
@@ -107,10 +111,10 @@ impl Stream for Subscriptions {
             let (session_id, event) = &item;
             let current_id = self.subscribers.get(session_id).map(SubscriberHandle::id);
             // Skips an item whose subscription was removed or replaced.
-            if subscriber_id.is_some() && subscriber_id != current_id {
+            if Some(subscriber_id) != current_id {
                 continue;
             }
-            if event.is_err() && subscriber_id == current_id {
+            if event.is_err() {
                 self.subscribers.remove(session_id);
             }
             return Poll::Ready(Some(item));
@@ -131,8 +135,9 @@ impl Subscriptions {
         Ok(())
     }
 
-    /// Removes a session, and returns whether it was included. None of its events follow.
+    /// Removes a session, and returns whether it was included. None of its events follow, and no error.
     pub fn remove(&mut self, session_id: Uuid) -> bool {
+        self.forget_refusal(session_id);
         let handle = self.subscribers.remove(&session_id);
         handle.inspect(SubscriberHandle::remove).is_some()
     }
@@ -142,10 +147,16 @@ impl Subscriptions {
         self.subscribers.keys().copied()
     }
 
+    /// Drops the error of an attempt to subscribe to the session, if the stream has not returned it yet.
+    fn forget_refusal(&mut self, session_id: Uuid) {
+        self.refusals.retain(|(refused_id, _)| *refused_id != session_id);
+    }
+
     fn insert(&mut self, Subscription { events, session_id, handle, .. }: Subscription) {
-        let subscriber_id = Some(handle.id());
+        self.forget_refusal(session_id);
+        let subscriber_id = handle.id();
         match self.subscribers.entry(session_id) {
-            // `insert` returns the handle of the earlier subscriber, which is then removed from the hub.
+            // `OccupiedEntry::insert` returns the handle of the earlier subscriber, which is then removed from the hub.
             Entry::Occupied(mut earlier) => earlier.insert(handle).remove(),
             Entry::Vacant(entry) => _ = entry.insert(handle),
         }
@@ -238,16 +249,13 @@ impl Events<'_, IdentityConnection> {
             after_seq_by_session.iter().map(|(session_id, after_seq)| (*session_id, *after_seq)).collect();
         let rows = operation!(self.caller, "events.subscribe_many", |tx| { read_start_rows(tx, &sessions).await })?;
         let (caller, events) = (self.caller.clone(), SelectAll::new());
-        let mut subscriptions = Subscriptions { caller, events, subscribers: HashMap::new() };
+        let mut subscriptions = Subscriptions { caller, refusals: Vec::new(), events, subscribers: HashMap::new() };
         for row in rows {
             let session_id = row.session_id;
             match row.into_start_point(after_seq_by_session.get(&session_id).copied().flatten()) {
                 Ok(start_point) => subscriptions.insert(open_subscription(self.caller, start_point)?),
                 Err(Error::AccountClosed) => return Err(Error::AccountClosed),
-                Err(error) => {
-                    let refused_item = stream::once(std::future::ready((None, (session_id, Err(error)))));
-                    subscriptions.events.push(refused_item.boxed());
-                }
+                Err(error) => subscriptions.refusals.push((session_id, error)),
             }
         }
         Ok(subscriptions)

@@ -138,9 +138,9 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Sets the current encounter; `None` ends the current one. `encounter_id` is any text by which the clients know
-    /// the encounter. A change restores the heroic save of every seat: its one repetition of a failed roll per
-    /// encounter.
+    /// Sets the current encounter; `None` ends the current one. `encounter_id` is any text that identifies the
+    /// encounter to the clients. A change of the encounter restores the heroic save of every seat. (A heroic save is a
+    /// second roll after a failed one; each seat has one per encounter.)
     ///
     /// Who may: the Seer and the service. Three round trips. Event `encounter_changed`.
     ///

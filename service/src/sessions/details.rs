@@ -34,9 +34,9 @@ pub struct SessionDetails {
     pub adventure: Option<SessionAdventure>,
 }
 
-/// Somebody who has or has had a seat in a session, as every signed-in user who can see the session sees them.
-/// Serialized in snake case; deserialization also accepts the camel-case names that the database function
-/// `get_session_details` returns, as the game's specification demands.
+/// Somebody who has or has had a seat in a session. Every signed-in user who can see the session can see these fields.
+/// Serialized in snake case; deserialization also accepts the camel-case names that the game's specification prescribes
+/// for the result of the database function `get_session_details`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]

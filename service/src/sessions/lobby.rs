@@ -67,8 +67,8 @@ pub struct SessionSummary {
     pub seer_id: Uuid,
     /// Display name of the Seer.
     pub seer_name: String,
-    /// The adventure. In the lobby, it is `None` if the caller may not read it, because it is another user's and not
-    /// published.
+    /// The adventure. In the lobby, `None` if the caller may not read the adventure, because it is another user's and
+    /// not published.
     pub adventure: Option<SessionSummaryAdventure>,
 }
 
@@ -118,8 +118,8 @@ pub(super) struct SummaryRow {
 
 impl<C: Caller> Sessions<'_, C> {
     /// Returns a page of the lobby: at most twenty public sessions that wait for players and have a free seat, the
-    /// soonest first. It is the first page, or the one after the cursor. Sessions whose scheduled start is more than
-    /// six hours ago are omitted.
+    /// soonest first. Returns the first page if `after` is `None`, and otherwise the page after that cursor. Sessions
+    /// whose scheduled start is more than six hours ago are omitted.
     ///
     /// With a filter by difficulty, duration, free seats or text, at most a thousand sessions are scanned for a page.
     /// So a page can have fewer than twenty sessions, or none, although there is a next page.

@@ -35,12 +35,12 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Takes a seat in the session with this code, public or private, or takes the caller's former seat again. If the
-    /// caller is already seated with this character, returns that seat unchanged. If the caller is seated with another
-    /// character, changes it, as [`change_character`](Self::change_character) does.
+    /// Takes a seat in the session with this code, even if the session is private, or takes the caller's former seat
+    /// there again. If the caller is already seated with this character, returns that seat unchanged. If the caller is
+    /// seated with another character, changes it, as [`change_character`](Self::change_character) does.
     ///
-    /// Who may: a user who knows the code. A new seat can be taken before the session starts, a former seat until it
-    /// ends. Three round trips. Event `player_joined`.
+    /// Who may: a user who knows the code. A new seat can be taken until the session starts, a former seat until the
+    /// session ends. Three round trips. Event `player_joined`.
     ///
     /// # Errors
     ///
@@ -64,8 +64,8 @@ impl<C: Caller> Sessions<'_, C> {
     /// seat unchanged. If the caller is seated with another character, changes it, as
     /// [`change_character`](Self::change_character) does.
     ///
-    /// Who may: a user. A new seat can be taken before the session starts, a former seat until it ends. Four round
-    /// trips, or three if the seat stays unchanged. Event `player_joined`.
+    /// Who may: a user. A new seat can be taken until the session starts, a former seat until the session ends. Four
+    /// round trips, or three if the seat stays unchanged. Event `player_joined`.
     ///
     /// # Errors
     ///
@@ -119,8 +119,8 @@ impl<C: Caller> Sessions<'_, C> {
     /// Changes the character in the caller's seat. A player who left or was removed can do so until the session ends,
     /// but does not return to the seat by doing so.
     ///
-    /// Who may: a seated player before the session starts; a player who left or was removed, until it ends. Three round
-    /// trips. No event.
+    /// Who may: a seated player until the session starts; a player who left or was removed, until the session ends.
+    /// Three round trips. No event.
     ///
     /// # Errors
     ///
@@ -133,21 +133,22 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Seats a player in a session that has not ended, even one who left or was removed. If the player is already
+    /// Seats a player in a session that has not ended, even a player who left or was removed. If the player is already
     /// seated with this character, returns that seat unchanged. If the player is seated with another character, changes
-    /// it, which is possible only before the session starts.
+    /// the character, which is possible only before the session starts.
     ///
     /// Who may: the service; others may only seat themselves, because a seat lets the Seer damage the character. Four
     /// round trips, or three if the seat stays unchanged. Event `player_joined`.
     ///
     /// # Errors
     ///
-    /// [`Error::SessionFull`], [`Error::SessionOver`], [`Error::CharacterNotYours`] if it is not the player's,
-    /// [`Error::CharacterRetired`], [`Error::SeatLimitReached`], [`Error::NotFound`] for the session or the character,
-    /// [`Error::SessionStarted`] if, after the start, the player is seated with another character, or users who never
-    /// had a seat in the session seat themselves; [`Error::PlayerRemoved`] if the player is the caller,
-    /// [`Error::NotYourChoice`] if the caller is another user who can see the session, [`Error::NotAllowed`] if the
-    /// caller cannot see it, [`Error::NotSignedIn`], [`Error::AccountClosed`] if the player's account is closed.
+    /// [`Error::SessionFull`], [`Error::SessionOver`], [`Error::CharacterNotYours`] if the character is not the
+    /// player's, [`Error::CharacterRetired`], [`Error::SeatLimitReached`], [`Error::NotFound`] for the session or the
+    /// character, [`Error::SessionStarted`] after the start, if the player is seated with another character, or is the
+    /// caller and has never had a seat in the session; [`Error::PlayerRemoved`] if the player is the caller and was
+    /// removed, [`Error::NotYourChoice`] if the caller is another user who can see the session, [`Error::NotAllowed`]
+    /// if the caller cannot see the session, [`Error::NotSignedIn`], [`Error::AccountClosed`] if the player's account
+    /// is closed.
     pub async fn seat_player(
         self,
         id: Uuid,
@@ -271,17 +272,18 @@ async fn update_seat(
         .ok_or(Error::NotFound { what: "seat" })
 }
 
-/// Seats a user with this character. If the caller may do so and the user is already seated with it, returns that seat
-/// unchanged. Any other existing seat is updated, not inserted again, because an update locks the seat before the
-/// session, as the lock order requires (`docs/decisions.md`, "Lock order").
+/// Seats a user with this character. If the caller may seat the user, and the user already holds a seat with this
+/// character, returns the seat unchanged. A seat that the user has given up, or holds with another character, is
+/// updated and not inserted again, because an update locks the seat before the session, as the lock order requires
+/// (`docs/decisions.md`, "Lock order").
 async fn take_seat(
     tx: &OperationTransaction,
     session_id: Uuid,
     user_id: Uuid,
     character_id: Uuid,
 ) -> Result<session_players::Model, Error> {
-    // For a caller who may not, the insert is tried even if the seat exists, because the policy for new seats then
-    // refuses it with the right error.
+    // If the caller may not seat this user, the insert is tried even if the seat exists, because the policy for new
+    // seats refuses the insert with the right error.
     let may_seat = tx.caller_identity().user_id().is_none_or(|caller_id| caller_id == user_id);
     let existing_seat = match may_seat {
         true => session_players::Entity::find_by_id((session_id, user_id)).one(tx).await?,

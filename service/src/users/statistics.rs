@@ -22,7 +22,8 @@ pub struct UserStatistics {
     pub retired_characters: i64,
     /// Number of published adventures.
     pub published_adventures: i64,
-    /// Number of completed sessions of the user's adventures, run by anyone, that had a player besides the Seer.
+    /// Number of completed sessions of the user's adventures, whoever ran them. A session does not count if nobody but
+    /// its Seer had a seat.
     pub adventure_plays: i64,
     /// Number of rolls of the user's characters. Rolls in archived sessions do not count, because they are in a table
     /// of the archive. Rolls in sessions from which the Seer removed the user do not count either, because the user

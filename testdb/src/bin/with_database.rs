@@ -1,6 +1,7 @@
 //! `cargo with-database COMMAND [ARGUMENT]...`, as in `cargo with-database sh -c 'psql $DATABASE_URL'`: runs the
 //! command with `DATABASE_URL` set to the URL of a new migrated database, which is removed when the command ends. If
-//! `DATABASE_URL` is already set, migrates the database that it names instead, and keeps that database.
+//! `DATABASE_URL` is already set, the command gets the database of that URL instead, which is migrated first and kept
+//! afterwards.
 
 use std::{
     env,

@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 /// The game that the programs work on: the handle to the database; connections of the Seer and of the player Ada; the
 /// ids of Ada's character (`hero`), of the adventure and of the session; and the session's join code.
-pub struct PlayedGame {
+pub struct StartedGame {
     pub sparc: Sparc,
     pub seer: IdentityConnection,
     pub ada: IdentityConnection,
@@ -44,7 +44,7 @@ async fn main() -> Result<(), Box<dyn StdError>> {
 
 /// Signs up a Seer and a player, publishes an adventure, creates a session of it, seats the player, starts the session,
 /// and makes one roll.
-async fn start_demo_game(sparc: &Sparc) -> Result<PlayedGame, Error> {
+async fn start_demo_game(sparc: &Sparc) -> Result<StartedGame, Error> {
     let (seer, ada) = (sign_up(sparc, "Morgan").await?, sign_up(sparc, "Ada").await?);
     let content = AdventureContent::single_scene("The water is higher than it was.");
     let new_adventure = NewAdventure { name: "The Drowned Ford".into(), content, ..Default::default() };
@@ -59,7 +59,7 @@ async fn start_demo_game(sparc: &Sparc) -> Result<PlayedGame, Error> {
     seer.sessions().start(session.id).await?;
     let check = NewRoll::attribute_check(session.id, Roller::Character(hero), Attribute::Might, Difficulty::MIN);
     println!("Brunhild rolls {}", ada.dice().roll(check).await?.total);
-    Ok(PlayedGame { sparc: sparc.clone(), seer, ada, hero, adventure, session: session.id, code })
+    Ok(StartedGame { sparc: sparc.clone(), seer, ada, hero, adventure, session: session.id, code })
 }
 
 /// Creates an account and returns a connection on which its user calls operations.

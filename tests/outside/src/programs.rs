@@ -15,9 +15,9 @@ use sparc::service::{
     users::{Badge, ProfileChanges},
 };
 
-use crate::{PlayedGame, sign_up};
+use crate::{StartedGame, sign_up};
 
-pub async fn run_all(game: &PlayedGame) -> Result<(), Error> {
+pub async fn run_all(game: &StartedGame) -> Result<(), Error> {
     gateway(game).await?;
     lobby_page(game).await?;
     discord_bot(game).await?;
@@ -32,7 +32,7 @@ pub async fn run_all(game: &PlayedGame) -> Result<(), Error> {
 
 /// A game server's WebSocket: a client sends an event and rolls dice, and then reads the events that were added
 /// meanwhile.
-async fn gateway(PlayedGame { ada, session, hero, .. }: &PlayedGame) -> Result<(), Error> {
+async fn gateway(StartedGame { ada, session, hero, .. }: &StartedGame) -> Result<(), Error> {
     let details = ada.sessions().details(*session).await?;
     let mut last_seq = ada.events().newest_seq(*session).await?;
     let new_wave_event = NewEvent { session_id: *session, kind: "wave".into(), ..Default::default() };
@@ -47,7 +47,7 @@ async fn gateway(PlayedGame { ada, session, hero, .. }: &PlayedGame) -> Result<(
 }
 
 /// A page for visitors who look for a session.
-async fn lobby_page(PlayedGame { sparc, seer, adventure, .. }: &PlayedGame) -> Result<(), Error> {
+async fn lobby_page(StartedGame { sparc, seer, adventure, .. }: &StartedGame) -> Result<(), Error> {
     let new_session = NewSession { adventure_id: *adventure, visibility: Visibility::Public, ..Default::default() };
     seer.sessions().create(new_session).await?;
     let filter = LobbyFilter { min_free_seats: Some(2), search: Some("ford".into()), ..Default::default() };
@@ -58,7 +58,7 @@ async fn lobby_page(PlayedGame { sparc, seer, adventure, .. }: &PlayedGame) -> R
 
 /// A bot on a chat server: it looks up a session by code, and shows the session's last roll, how many sessions of
 /// that session's Seer can be joined, and how many users have the Seer's name.
-async fn discord_bot(PlayedGame { sparc, ada, seer, code, session, .. }: &PlayedGame) -> Result<(), Error> {
+async fn discord_bot(StartedGame { sparc, ada, seer, code, session, .. }: &StartedGame) -> Result<(), Error> {
     let summary = ada.sessions().by_code(code).await?;
     let filter = LobbyFilter { seer_id: seer.user_id(), ..Default::default() };
     let joinable_count = sparc.as_anon().sessions().lobby(&filter, None).await?.items.len();
@@ -75,7 +75,7 @@ async fn discord_bot(PlayedGame { sparc, ada, seer, code, session, .. }: &Played
 
 /// A support desk: it finds a user by e-mail address, reads seats and past sessions as that user, verifies the profile,
 /// awards experience, and closes the account of an abusive user.
-async fn support_desk(PlayedGame { sparc, ada, hero, .. }: &PlayedGame) -> Result<(), Error> {
+async fn support_desk(StartedGame { sparc, ada, hero, .. }: &StartedGame) -> Result<(), Error> {
     let service = sparc.as_service();
     let address = ada.users().my_email().await?;
     let profile = service.users().by_email(&address).await?;
@@ -92,17 +92,18 @@ async fn support_desk(PlayedGame { sparc, ada, hero, .. }: &PlayedGame) -> Resul
 }
 
 /// A character's page: equipment, sheet and statistics.
-async fn character_page(PlayedGame { ada, hero, .. }: &PlayedGame) -> Result<(), Error> {
+async fn character_page(StartedGame { ada, hero, .. }: &StartedGame) -> Result<(), Error> {
     ada.characters().set_equipment(*hero, &[Item { name: "rope".into(), ..Default::default() }]).await?;
     let sheet = ada.characters().get(*hero).await?;
     let statistics = ada.dice().statistics(RollScope::Character(*hero)).await?;
     let might = AttributeValue::new(sheet.might)?;
-    println!("sheet: {} might {might}, {} rolls, mean {:?}", sheet.name, statistics.rolls, statistics.mean_modified_total);
+    let mean = statistics.mean_modified_total;
+    println!("sheet: {} might {might}, {} rolls, mean {mean:?}", sheet.name, statistics.rolls);
     Ok(())
 }
 
 /// The Seer's screen: an encounter, with initiative, damage, the game state and the heroic saves that remain.
-async fn seers_screen(PlayedGame { seer, session, adventure, hero, .. }: &PlayedGame) -> Result<(), Error> {
+async fn seers_screen(StartedGame { seer, session, adventure, hero, .. }: &StartedGame) -> Result<(), Error> {
     let wolf = seer.creatures().add(*adventure, NewCreature { name: "Wolf".into(), ..Default::default() }).await?.id;
     seer.sessions().set_encounter(*session, Some("wolves")).await?;
     let initiative = NewInitiative { id: None, session_id: *session, creature_ids: vec![wolf] };
@@ -120,7 +121,7 @@ async fn seers_screen(PlayedGame { seer, session, adventure, hero, .. }: &Played
 }
 
 /// The editor of adventures: it unpublishes an adventure, edits and validates it, and publishes it again.
-async fn adventure_editor(PlayedGame { seer, adventure, .. }: &PlayedGame) -> Result<(), Error> {
+async fn adventure_editor(StartedGame { seer, adventure, .. }: &StartedGame) -> Result<(), Error> {
     seer.adventures().unpublish(*adventure).await?;
     let changes = AdventureChanges { estimated_duration: Some(120), ..Default::default() };
     seer.adventures().edit(*adventure, changes).await?;
@@ -138,7 +139,7 @@ async fn adventure_editor(PlayedGame { seer, adventure, .. }: &PlayedGame) -> Re
 }
 
 /// The catalogue: the best rated adventures that suit three players and take at most three hours.
-async fn catalogue_page(PlayedGame { sparc, adventure, .. }: &PlayedGame) -> Result<(), Error> {
+async fn catalogue_page(StartedGame { sparc, adventure, .. }: &StartedGame) -> Result<(), Error> {
     sparc.as_service().adventures().set_average_rating(*adventure, Some("4.5".parse().unwrap_or_default())).await?;
     let filter = CatalogueFilter { player_count: Some(3), max_minutes: Some(180), ..Default::default() };
     let page = sparc.as_anon().adventures().catalogue(&filter, CatalogueOrder::BestRated, None).await?;
@@ -147,7 +148,7 @@ async fn catalogue_page(PlayedGame { sparc, adventure, .. }: &PlayedGame) -> Res
 }
 
 /// A new user's first evening: the tutorial, a profile and a character.
-async fn first_evening(PlayedGame { sparc, .. }: &PlayedGame) -> Result<(), Error> {
+async fn first_evening(StartedGame { sparc, .. }: &StartedGame) -> Result<(), Error> {
     let eve = sign_up(sparc, "Eve").await?;
     eve.tutorial().begin(TutorialPath::Player).await?;
     let progress = eve.tutorial().complete_step(Step::Welcome).await?;
@@ -159,7 +160,7 @@ async fn first_evening(PlayedGame { sparc, .. }: &PlayedGame) -> Result<(), Erro
 }
 
 /// The nightly maintenance job.
-async fn nightly_job(PlayedGame { sparc, .. }: &PlayedGame) -> Result<(), Error> {
+async fn nightly_job(StartedGame { sparc, .. }: &StartedGame) -> Result<(), Error> {
     let service = sparc.as_service();
     let event_report = service.maintenance().delete_old_events(JobOptions::default(), |_| ()).await?;
     let session_report = service.maintenance().archive_sessions(JobOptions::default(), |_| ()).await?;

@@ -67,8 +67,8 @@ pub struct Task {
     /// The number of the task in the program.
     number: u64,
     connection: IdentityConnection,
-    /// A draft adventure of the task's user. When the task calls an operation of the crate `service`, it calls the
-    /// validation of this draft.
+    /// A draft adventure of the task's user. The validation of this draft is the only operation of the crate `service`
+    /// that the task calls.
     draft_adventure: Uuid,
     /// The last number that was used as a key or as the id of a savepoint (the outermost transaction has the id 0).
     /// Each task has a range of its own.

@@ -148,7 +148,7 @@ impl Task {
         }
     }
 
-    /// Makes a call and drops it after some polls.
+    /// Makes a call, and drops it if it is still pending after some polls.
     pub(super) async fn drop_call(&mut self, index: usize) {
         let (key, extra_polls) = (self.next_id(), self.rng.u32(0..5));
         let kind = self.rng.u8(0..3);

@@ -21,9 +21,9 @@ pub(crate) struct Registration {
 #[derive(Debug)]
 pub(crate) struct RecentPage {
     pub(crate) events: Vec<Event>,
-    /// The time at which the poll that read the newest of them began. `None` if others followed them at that time.
+    /// The time at which the poll that read the newest of them began. `None` if others may have followed them then.
     pub(crate) caught_up_at: Option<Instant>,
-    /// With replicas, a position in the write-ahead log by which all these events had been written.
+    /// With replicas, a position in the write-ahead log after all these events.
     pub(crate) log_position: Option<LogPosition>,
 }
 
@@ -66,9 +66,9 @@ impl Registration {
 
     /// Returns the time at which the last poll that was published (see [`Hub::publish`]) began, or `None` before the
     /// first. The subscribers have been notified of every event that was visible at that time, with two exceptions. If
-    /// a session has more than fifty new events, a poll reads only the first fifty of them. And if an event's
-    /// transaction stayed open for longer than `EAGER_READING_TIME` after it had drawn the event's number, as long as
-    /// an older transaction is running, only every tenth poll looks for that event.
+    /// a session has more than fifty new events, a poll reads only the first fifty of them. And an event may become
+    /// visible later than `EAGER_READING_TIME` after its number was drawn, because its transaction stayed open. Until
+    /// all older transactions have ended too, only every tenth poll looks for such an event.
     pub(crate) fn polled_at(&self) -> Option<Instant> {
         self.handle.hub.lock().polled_at
     }

@@ -13,7 +13,8 @@ use crate::{Error, events::new_test_event};
 
 const HISTORY: &str = "a history";
 
-/// Adds a subscriber to a session without events.
+/// Adds a subscriber to a session without events. `start_poller` gets the poller's guard: `drop` ends the poller at
+/// once, and `std::mem::forget` makes the hub believe that the poller is running.
 fn subscribe(hub: &Arc<Hub>, start_poller: impl FnOnce(PollerGuard)) -> Registration {
     let snapshot = SessionSnapshot { session_id: Uuid::nil(), history_id: HISTORY.into(), newest_seq: 0 };
     hub.register(start_poller, &snapshot, None, None).unwrap()
@@ -47,7 +48,7 @@ fn a_subscription_ends_if_its_poller_is_dropped_as_soon_as_it_is_spawned() {
 }
 
 #[test]
-fn recent_events_come_with_a_log_position_by_which_all_of_them_had_been_written() {
+fn recent_events_come_with_a_log_position_after_all_of_them() {
     let hub = Arc::new(Hub::default());
     let mut registration = subscribe(&hub, std::mem::forget);
     publish_event(&hub, 1, true, "1-0/10");

@@ -104,8 +104,8 @@ fn run_tests_on_mutants(
             let killer = match find_killer(test_program, mutant, &known_killers, tests) {
                 Ok(killer) => killer,
                 Err(error) => {
-                    // The tests could not be run, which says nothing about the mutant. If this also happens with all
-                    // tests, its line on the page stays as it was.
+                    // The tests could not be run, which says nothing about the mutant. If this also happens with
+                    // `Tests::All`, the mutant's line on the page stays as it was.
                     eprintln!("{} {}: {error}", mutant.kind, mutant.name);
                     if let Ok(mut untested) = untested.lock() {
                         untested.insert(mutant.key());
@@ -165,7 +165,7 @@ fn find_unkilled(
 ) -> Result<Vec<&Mutant>, Box<dyn std::error::Error>> {
     // SPARC_WORKERS can reduce the load on a machine that is also used for other work.
     let thread_count = match env::var("SPARC_WORKERS") {
-        Ok(text) => text.parse()?,
+        Ok(text) => text.parse::<std::num::NonZeroUsize>()?.get(),
         Err(_) => std::thread::available_parallelism()?.get(),
     };
     let queue = Mutex::new(mutants.into_iter());
@@ -336,19 +336,23 @@ fn first_failing_test(test_program: &Path, mutation: &str, name_parts: &[&str]) 
     }
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let lines = BufReader::new(child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?).lines();
-    let mut failed_test = None;
-    for line in lines {
-        if let Some(test) = line?.strip_prefix("test ").and_then(|line| line.strip_suffix(" ... FAILED")) {
-            failed_test = Some(test.to_owned());
-            break;
-        }
-    }
-    if failed_test.is_some() {
+    let failed_test = find_failed_test(lines);
+    if !matches!(failed_test, Ok(None)) {
         child.kill()?;
     }
     let status = child.wait()?;
     // If the program fails without naming a test, the program itself counts as the failed test.
-    Ok(failed_test.or_else(|| (!status.success()).then(|| format!("the test program: {status}"))))
+    Ok(failed_test?.or_else(|| (!status.success()).then(|| format!("the test program: {status}"))))
+}
+
+/// Returns the name of the first test that failed, from the lines that a test program prints.
+fn find_failed_test(lines: impl Iterator<Item = io::Result<String>>) -> io::Result<Option<String>> {
+    for line in lines {
+        if let Some(test) = line?.strip_prefix("test ").and_then(|line| line.strip_suffix(" ... FAILED")) {
+            return Ok(Some(test.to_owned()));
+        }
+    }
+    Ok(None)
 }
 
 /// Reads the killers from the page that an earlier run wrote. If there is no page, no killer is known.
