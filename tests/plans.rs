@@ -230,7 +230,7 @@ async fn check_lobby(
     // The statement fetches the twenty rows of a page and one more, each with its Seer and its adventure.
     let rows_read_per_page = 3 * 21;
     let no_filter = LobbyFilter::default();
-    // A second scan, of the sessions without a scheduled start, also starts and reads one row.
+    // A second scan, of the sessions without a scheduled start, reads one row before the page is full.
     explainer
         .run_and_check_plans(
             &format!("lobby, {statistics}"),
@@ -241,9 +241,9 @@ async fn check_lobby(
         .await;
     let (last_session, cursor) =
         end_of_page(8, async |after| other_connection.sessions().lobby(&no_filter, after.as_ref()).await).await;
-    let sort_key =
+    let cursor_values =
         [quoted(last_session.created_at), quoted(last_session.id), quoted(last_session.scheduled_start.unwrap())];
-    let sort_key: Vec<&str> = sort_key.iter().map(String::as_str).collect();
+    let cursor_values: Vec<&str> = cursor_values.iter().map(String::as_str).collect();
     // There is one scan of the sessions with the same scheduled start as the cursor, one of those with a later start,
     // and one of those without a scheduled start. Each scan may read up to a page.
     let ninth_page_call = ada.sessions().lobby(&no_filter, Some(&cursor));
@@ -251,7 +251,7 @@ async fn check_lobby(
         .run_and_check_plans(
             &format!("lobby, ninth page, {statistics}"),
             rows_read_per_page + 2 * 21,
-            &sort_key,
+            &cursor_values,
             ninth_page_call,
         )
         .await;

@@ -79,7 +79,7 @@ pub async fn run(options: &CompareOptions) -> Result<(), Failure> {
     let postmaster_pid = client.postmaster_pid().await?;
     client.close().await?;
 
-    // The indexes, and what `measure_overhead_operations_and_load` measures, are measured once, at this scale.
+    // The indexes, and what `measure_beyond_statements` measures, are measured once, at this scale.
     let scale_nearest_to_1 = nearest_to_1(scales.iter().copied()).unwrap_or(1.0);
     for scale in scales {
         println!("scale {scale}");
@@ -96,8 +96,7 @@ pub async fn run(options: &CompareOptions) -> Result<(), Failure> {
                 report.indexes_scale = Some(scale);
                 client.close().await?;
             }
-            measure_overhead_operations_and_load(&ours, &argument_sets, data_set, postmaster_pid, options, &mut report)
-                .await?;
+            measure_beyond_statements(&ours, &argument_sets, data_set, postmaster_pid, options, &mut report).await?;
         }
         report.creations.push(creation);
         report.run_info.seconds = start.elapsed().as_secs_f64();
@@ -106,8 +105,8 @@ pub async fn run(options: &CompareOptions) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Creates both databases and fills them with the same rows. Measures the sizes of both, and the index builds and the
-/// migrations of this schema.
+/// Creates both databases and fills them with the same rows. Measures the sizes of both and, for this schema, the index
+/// builds, `up` on an empty database, and `up` run again on the filled one.
 async fn create_databases(server: &Server, scale: f64) -> Result<Databases, Failure> {
     let data_set = DataSet::at_scale(scale);
     let now = Utc::now();
@@ -133,7 +132,7 @@ async fn create_databases(server: &Server, scale: f64) -> Result<Databases, Fail
     let filling_specification = fill(specification.url(), Schema::Specification, data_set, now);
     let (index_builds, _) = tokio::try_join!(filling_ours, filling_specification)?;
     tokio::try_join!(fill_events(ours.url(), data_set, now), fill_events(specification.url(), data_set, now))?;
-    let (up_on_filled_database_ms, longest_lock, longest_lock_table) =
+    let (repeated_up_on_filled_database_ms, longest_lock, longest_lock_table) =
         migrate_watching_locks(&pool, ours.url()).await?;
     // Supabase's `auth.uid()` is installed only now, because `up` would replace it with the stand-in of the migrations.
     pool.execute_unprepared(AUTH_UID_SQL).await?;
@@ -154,7 +153,7 @@ async fn create_databases(server: &Server, scale: f64) -> Result<Databases, Fail
         index_builds_ms: index_builds.iter().map(|build| build.ms).sum(),
         index_builds,
         up_on_empty_database_ms,
-        up_on_filled_database_ms,
+        repeated_up_on_filled_database_ms,
         longest_lock_ms: longest_lock.as_secs_f64() * 1000.0,
         longest_lock_table,
     };
@@ -210,8 +209,8 @@ const PREWARM_SQL: &str = "CREATE EXTENSION IF NOT EXISTS pg_prewarm SCHEMA exte
     WHERE relnamespace = 'public'::regnamespace
       AND relkind IN ('r', 'i')";
 
-/// The number of rounds, each about a minute long, in which each statement is measured in isolation once. The smallest
-/// median counts, because other load on the machine varies.
+/// The number of rounds, each about a minute long, in which the median time of each statement in isolation is measured.
+/// The smallest of a statement's medians counts, because other load on the machine varies.
 const ISOLATED_ROUNDS: u32 = 3;
 
 /// Measures this schema's statements in isolation: without the specification's statements in between. The
@@ -241,9 +240,9 @@ async fn measure_statements_in_isolation(
     client.close().await
 }
 
-/// Measures the cost of triggers and policies, whole operations, the load test and simulated days. These are measured
-/// at one scale only, as are the indexes, which [`run`] measures itself.
-async fn measure_overhead_operations_and_load(
+/// Measures what needs one scale only: the cost of triggers and policies; whole operations; sessions at human speed
+/// (the load test); and simulated days. (The indexes need one scale too; [`run`] measures them itself.)
+async fn measure_beyond_statements(
     ours: &Database,
     argument_sets: &[ArgumentSet],
     data_set: DataSet,
@@ -277,7 +276,7 @@ async fn measure_overhead_operations_and_load(
             let new_capture = async || Ok(StatementCapture::new(ours.connect(1).await?));
             report.operations = operations::measure_operations(&environment, &pgbench_options, new_capture).await?;
         } else {
-            println!("pgbench is not installed, so the report has neither whole operations nor their goals");
+            println!("pgbench is not installed, so whole operations are not measured");
         }
     }
     if !options.no_load_test {

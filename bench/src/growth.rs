@@ -33,7 +33,7 @@ pub struct CreationResult {
     /// Milliseconds that `up` takes on an empty database.
     pub up_on_empty_database_ms: f64,
     /// Milliseconds that `up` takes when it runs again, on the filled database.
-    pub up_on_filled_database_ms: f64,
+    pub repeated_up_on_filled_database_ms: f64,
     /// The longest time, in milliseconds, for which an ACCESS EXCLUSIVE lock on a table was seen during the `up` on the
     /// filled database.
     pub longest_lock_ms: f64,

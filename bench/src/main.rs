@@ -57,7 +57,7 @@ impl Failure {
     }
 
     /// Whether the server cancelled the statement (`statement_timeout`).
-    fn is_timeout(&self) -> bool {
+    fn is_statement_timeout(&self) -> bool {
         matches!(self, Self::Statement(_, error)
             if error.as_database_error().and_then(|error| error.code()).as_deref() == Some("57014"))
     }
@@ -261,7 +261,7 @@ fn parse_scale(text: &str) -> Result<f64, String> {
 }
 
 /// Parses the length of a run. In a run shorter than a tenth of a second, a client might not make a single call, and
-/// there would be no median.
+/// there would be no latency to report.
 fn parse_seconds(text: &str) -> Result<f64, String> {
     text.trim().parse().ok().filter(|seconds| (0.1..=3600.0).contains(seconds)).ok_or("must be 0.1 to 3600".to_owned())
 }

@@ -232,7 +232,7 @@ async fn add_catalogue_reads(reads: &mut Reads<'_>, capture: &mut StatementCaptu
     }
     let last_adventure = page.items.last().ok_or(Failure::Message("the catalogue is empty".into()))?.clone();
     let ours = capture.last_new_statement().await?;
-    // Only the first page can end with an adventure without a rating: the loop accepts no other such page.
+    // If the page ends with an adventure without a rating, it is the first: the loop stores no later page that does.
     let rating = last_adventure
         .average_rating
         .map(quote_literal)

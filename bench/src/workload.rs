@@ -85,7 +85,7 @@ impl Workload {
         client.run("ROLLBACK").await?;
         match outcome {
             Ok((time, rows)) => Ok(Some((time / repeats, rows / u64::from(repeats)))),
-            Err(error) if error.is_timeout() => Ok(None),
+            Err(error) if error.is_statement_timeout() => Ok(None),
             Err(error) => Err(error),
         }
     }

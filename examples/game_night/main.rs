@@ -1,4 +1,5 @@
-//! A whole game night: sign-up, an adventure, a full session, dice, a heroic save, and statistics at the end.
+//! A whole game night: sign-up, an adventure, a session with all seats taken, dice, a heroic save, and statistics at
+//! the end.
 //!
 //! `cargo run --example game_night` plays in a new database on a server of its own, or in the database that
 //! `DATABASE_URL` names.
@@ -37,7 +38,7 @@ async fn main() -> ExitCode {
 async fn play() -> Result<(), Box<dyn StdError>> {
     let database = testdb::Database::open().await?;
     let migration_connection = migration::connect(database.url()).await?;
-    Migrator::up(&migration_connection, None).await.map_err(|error| migration::user_message(&error))?;
+    Migrator::up(&migration_connection, None).await.map_err(|error| migration::operator_message(&error))?;
     migration_connection.close().await?;
     let sparc = Sparc::connect(database.url()).await?;
 
@@ -92,7 +93,7 @@ async fn play() -> Result<(), Box<dyn StdError>> {
     eve.sessions().join_by_id(next_week.id, far_walker.id).await?;
     let tonight = NewSession { adventure_id: adventure.id, max_players: MaxPlayers::new(4)?, ..Default::default() };
     let tonight = seer.sessions().create(tonight).await?;
-    let mut lobby_table = table(["lobby", "Seer", "looking for", "seats"]);
+    let mut lobby_table = table(["adventure", "Seer", "looking for", "seats"]);
     for session in sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await?.items {
         // A visitor can read only published adventures.
         let adventure_name = session.adventure.map_or("a secret".into(), |adventure| adventure.name);

@@ -81,9 +81,9 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Reads the state. The call must be in a transaction, whose `search_path` is `pg_catalog` afterwards. Returns an
-    /// error if the server is too old, or if `public.sparc_migrations` lists a migration that this program does not
-    /// have.
+    /// Reads the state. The call must be in a transaction; it sets the transaction's `search_path` to `pg_catalog`.
+    /// Returns an error if the server is too old, or if `public.sparc_migrations` lists a migration that this program
+    /// does not have.
     pub(crate) async fn read<C: ConnectionTrait>(db: &C) -> Result<Self, DbErr> {
         preflight::check_server_version(db).await?;
         let record = Record::read(db).await?;
@@ -126,8 +126,8 @@ impl State {
         let names = record::migration_names();
         match &self.applied_migrations {
             Some(applied) => names.into_iter().filter(|name| !applied.contains(name)).collect(),
-            // The role cannot read `public.sparc_migrations`. If it is a table, and not a view of that name, all
-            // migrations count as applied.
+            // The role cannot read `public.sparc_migrations`. If that is a table (and not, for example, a view of that
+            // name), all migrations count as applied.
             None if self.found_by_name().contains_key("table public.sparc_migrations") => Vec::new(),
             None => names,
         }
@@ -158,8 +158,9 @@ impl State {
                 [&rename.object, &rename.renamed_to].iter().any(|name| name.strip_prefix("table ") == Some(table))
             })
         };
-        // If a definition refers to a renamed table or type, the database prints the definition with the new name. It
-        // is correct once the old name is restored, so it is compared with the old name in place of the new one.
+        // If a definition refers to a renamed table or type, the database prints the definition with the new name. The
+        // definition is correct once the old name is restored. So the new name in it is replaced by the old one before
+        // the definition is compared.
         let with_expected_names = |definition: &str| {
             renames.iter().fold(definition.to_owned(), |definition, rename| {
                 match (rename.renamed_to.split_once(' '), rename.object.split_once(' ')) {
@@ -231,7 +232,7 @@ impl State {
             add("migrations", join_found(&found), migrations.join(", "));
         }
         // Objects that do not exist are differences themselves.
-        let unrecorded_count = record::recorded_objects()
+        let unrecorded_count = record::objects_to_record()
             .iter()
             .filter(|object| found_by_name.contains_key(object.as_str()) && !record.objects.contains(*object))
             .count();

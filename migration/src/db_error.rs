@@ -31,13 +31,13 @@ const CLASSES_NOT_ABOUT_THE_STATEMENT: [&str; 6] = ["08", "40", "53", "57", "58"
 
 /// Returns a message for the operator: what failed, the likeliest cause, and the remedy. It contains no secret.
 #[must_use]
-pub fn user_message(error: &DbErr) -> String {
+pub fn operator_message(error: &DbErr) -> String {
     if let DbErr::Migration(message) = error {
         return message.clone();
     }
     match sqlstate(error).as_deref() {
         Some(DUPLICATE_PREPARED_STATEMENT | INVALID_SQL_STATEMENT_NAME) => {
-            "The URL is that of a pooler in transaction mode, which does not keep this pool's prepared statements: \
+            "The URL is that of a pooler in transaction mode, which does not keep the client's prepared statements: \
              either connect with `migration::connect`, which works through such a pooler, or use the URL of the server \
              itself or of a pooler in session mode (on Supabase, port 5432); nothing was changed."
                 .to_owned()
@@ -113,7 +113,7 @@ fn detail(error: &DbErr) -> Option<String> {
 
 /// Returns the database's reason for rejecting a statement: its message and DETAIL. `None` if the cause is not the
 /// statement but the connection, a lock, another transaction, the server's state or resources, or a pooler. For these,
-/// see [`user_message`].
+/// see [`operator_message`].
 pub(crate) fn rejection_reason(error: &DbErr) -> Option<String> {
     let code = sqlstate(error)?;
     let has_other_cause = matches!(

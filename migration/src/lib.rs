@@ -29,7 +29,7 @@ mod m20261101_000002_tables;
 
 pub use check::{Difference, Report};
 pub use connect::{ConnectError, connect};
-pub use db_error::user_message;
+pub use db_error::operator_message;
 pub use error::MigrationError;
 pub use manifest::{MANIFEST, object_of_line};
 pub use run::{Command, SchemaChange, Status, count_accounts_losing_data, dry_run, run, status};
@@ -154,6 +154,7 @@ impl MigratorTrait for Migrator {
     where
         C: IntoSchemaManagerConnection<'c>,
     {
+        // Nothing else in `public` is dropped: see above.
         run(&db.into_database_executor(), Command::Refresh).await?;
         Ok(())
     }

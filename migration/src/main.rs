@@ -120,9 +120,9 @@ async fn run_program(arguments: Arguments) -> Result<ExitCode, String> {
     result
 }
 
-/// Does the same as [`migration::user_message`], but takes the error by value, as `map_err` needs.
-fn user_message(error: DbErr) -> String {
-    migration::user_message(&error)
+/// Does the same as [`migration::operator_message`], but takes the error by value, as `map_err` needs.
+fn operator_message(error: DbErr) -> String {
+    migration::operator_message(&error)
 }
 
 async fn run_subcommand(db: &DatabaseConnection, subcommand: CliCommand) -> Result<ExitCode, String> {
@@ -130,9 +130,9 @@ async fn run_subcommand(db: &DatabaseConnection, subcommand: CliCommand) -> Resu
     let command = match subcommand {
         CliCommand::Check => return print_check(db).await,
         CliCommand::Status => return print_status(&executor).await,
-        CliCommand::Manifest => return print(&migration::full_manifest_of(db).await.map_err(user_message)?),
+        CliCommand::Manifest => return print(&migration::full_manifest_of(db).await.map_err(operator_message)?),
         CliCommand::Up { dry_run: true, .. } => {
-            let sql = migration::dry_run(&executor).await.map_err(user_message)?;
+            let sql = migration::dry_run(&executor).await.map_err(operator_message)?;
             return print(if sql.is_empty() { "-- nothing to do\n" } else { &sql });
         }
         CliCommand::Up { num, .. } => Command::Up(num),
@@ -144,7 +144,7 @@ async fn run_subcommand(db: &DatabaseConnection, subcommand: CliCommand) -> Resu
         // `run_program` has executed these already, because they need no database.
         CliCommand::Generate { .. } | CliCommand::Sql => return Ok(ExitCode::SUCCESS),
     };
-    let changes = migration::run(&executor, command).await.map_err(user_message)?;
+    let changes = migration::run(&executor, command).await.map_err(operator_message)?;
     let mut text = String::new();
     for change in &changes {
         text += &format!("{change}\n");
@@ -172,7 +172,7 @@ async fn confirm(
     if consent.yes {
         return Ok(command);
     }
-    let account_count = migration::count_accounts_losing_data(db, command).await.map_err(user_message)?;
+    let account_count = migration::count_accounts_losing_data(db, command).await.map_err(operator_message)?;
     if account_count == 0 {
         return Ok(command);
     }
@@ -191,7 +191,7 @@ async fn confirm(
 
 /// Prints the result of [`migration::check`]. Returns exit status 1 if migrations are pending or anything differs.
 async fn print_check(db: &DatabaseConnection) -> Result<ExitCode, String> {
-    let report = migration::check(db).await.map_err(user_message)?;
+    let report = migration::check(db).await.map_err(operator_message)?;
     let mut text = String::new();
     for name in &report.pending {
         text += &format!("missing: migration {name}\n");
@@ -210,7 +210,7 @@ async fn print_check(db: &DatabaseConnection) -> Result<ExitCode, String> {
 }
 
 async fn print_status(db: &SchemaManagerConnection<'_>) -> Result<ExitCode, String> {
-    let status = migration::status(db).await.map_err(user_message)?;
+    let status = migration::status(db).await.map_err(operator_message)?;
     let mut text = String::new();
     for (name, is_applied) in &status.migrations {
         text += &format!("{:8} {name}\n", if *is_applied { "applied" } else { "pending" });

@@ -114,7 +114,7 @@ pub(crate) fn write_record_sql() -> Vec<String> {
 VALUES ('version', '{}'), ('objects', {})
 ON CONFLICT (name) DO UPDATE SET value = excluded.value",
             env!("CARGO_PKG_VERSION"),
-            list_literal(recorded_objects())
+            list_literal(objects_to_record())
         ),
         record_migrations_sql(),
         "INSERT INTO private.sparc_record (name, value)
@@ -159,7 +159,7 @@ COMMENT ON TABLE public.sparc_migrations IS NULL";
 
 /// Returns the objects of this version that are recorded by name, because a later version may drop those that it no
 /// longer has.
-pub(crate) fn recorded_objects() -> Vec<String> {
+pub(crate) fn objects_to_record() -> Vec<String> {
     manifest::definitions().into_keys().filter(|object| is_recorded(object)).collect()
 }
 

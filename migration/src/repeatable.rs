@@ -58,8 +58,8 @@ pub(crate) const PUBLICATION: &str = include_str!("../sql/publication/up.sql");
 pub(crate) const JOBS: &str = include_str!("../sql/jobs/schedule.sql");
 
 /// SQL that brings the profiles (`public.users`) up to date with the accounts (`auth.users`): it creates the profiles
-/// of accounts that existed before the schema or signed up while a trigger was missing, and applies to the other
-/// profiles the changes of their accounts that a missing trigger did not apply.
+/// of accounts that existed before the schema or signed up while a trigger was missing, and it makes the changes in the
+/// other profiles that a missing trigger did not make when their accounts changed.
 pub(crate) const BACKFILL: &str = include_str!("../sql/backfill.sql");
 
 /// SQL that inserts every account's row into `private.account_gates` (its *gate*) after a repair has created that table

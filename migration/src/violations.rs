@@ -16,15 +16,15 @@ struct RowSummary {
     keys: Option<String>,
 }
 
-/// Returns the error that lists the rows violating the object's definition, or that says that a dropped column's values
-/// are lost. `None` if neither is the case.
+/// Returns the reason why a repair of the object was rejected, if rows are the reason: the error that lists the rows
+/// violating the object's definition, or the error that a dropped column cannot be added again without values for it.
 pub(crate) async fn integrity_error<C: ConnectionTrait>(
     db: &C,
     object_under_repair: &ObjectUnderRepair,
 ) -> Result<Option<MigrationError>, DbErr> {
     let Some(table) = &object_under_repair.table else { return Ok(None) };
     if object_under_repair.name.starts_with("column ") && !object_under_repair.definition.starts_with("NOT NULL ") {
-        return values_lost_error(db, object_under_repair, table).await;
+        return missing_values_error(db, object_under_repair, table).await;
     }
     let Some(condition) = violation_condition(table, &object_under_repair.definition) else { return Ok(None) };
     let key = key_expression(db, table).await?;
@@ -52,9 +52,9 @@ pub(crate) async fn integrity_error<C: ConnectionTrait>(
     }))
 }
 
-/// Returns the error for a dropped column: if it is NOT NULL and has no default, it cannot be added again, because the
+/// Returns the error for a dropped column that is NOT NULL and has no default: it could not be added again, because the
 /// existing rows would have no value for it. `None` for other columns.
-async fn values_lost_error<C: ConnectionTrait>(
+async fn missing_values_error<C: ConnectionTrait>(
     db: &C,
     object_under_repair: &ObjectUnderRepair,
     table: &str,

@@ -27,8 +27,9 @@ use connector::{Connector, ServerConnection};
 use crate::{Error, connect::Opener, error::breaks_connection, pooler::ServerProcess, wire::PreparedStatementMode};
 
 /// Timeout of the ping before an idle connection is used (if the ping times out, another connection is tried), of
-/// [`probe`], and of closing a connection. Also how long no connection can be opened before a call that waits for one
-/// reports that the server does not answer (half of `acquire_timeout`, if that is less).
+/// [`probe`], and of closing a connection. Also: if no attempt to open a connection has succeeded for this time (or
+/// half of `acquire_timeout`, if that is less), a call that has waited for a connection in vain reports that the server
+/// does not answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Timeout of a health check's ping.
 const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -143,9 +144,8 @@ impl Pool {
         Self::External(db)
     }
 
-    /// Returns how many connections the pool can have. Once a call has replaced more dead connections than that, its
-    /// next attempt is its last.
-    pub(crate) fn max_replaced_connections(&self) -> usize {
+    /// Returns how many connections the pool can have.
+    pub(crate) fn max_connections(&self) -> usize {
         match self {
             Self::Managed { pool, .. } => pool.status().max_size,
             Self::External(db) if is_postgres(db) => {
@@ -198,8 +198,8 @@ impl Pool {
                 }
             }
             Self::External(_) => {
-                let reason =
-                    "it must be a pool of PostgreSQL connections, as sea_orm::Database::connect creates it".to_owned();
+                let reason = "it must be a pool of PostgreSQL connections, such as sea_orm::Database::connect returns"
+                    .to_owned();
                 Err(Error::Misconfigured { reason }.into())
             }
         }
@@ -235,7 +235,7 @@ impl Pool {
         let mut dead_connection_count = 0;
         loop {
             let mut connection = self.acquire().await?;
-            let is_last_attempt = connection.is_new() || dead_connection_count > self.max_replaced_connections();
+            let is_last_attempt = connection.is_new() || dead_connection_count > self.max_connections();
             let answer = timeout(HEALTH_CHECK_TIMEOUT, connection.pg_connection_mut().ping()).await;
             match answer {
                 Ok(Ok(())) => return Ok(()),

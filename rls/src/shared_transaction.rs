@@ -78,7 +78,7 @@ impl SharedTransaction {
         let mut dead_connection_count = 0;
         loop {
             let connection = pool.acquire().await?;
-            let is_last_attempt = connection.is_new() || dead_connection_count > pool.max_replaced_connections();
+            let is_last_attempt = connection.is_new() || dead_connection_count > pool.max_connections();
             let mode = pool.prepared_statement_mode();
             match TransactionState::begin(connection, mode, request, server.clone()).await {
                 Ok((state, status)) => {

@@ -176,7 +176,7 @@ pub enum Error {
     },
     /// Users lack the privilege that the caller's statement needs on a table or on one of its columns. Code
     /// `column_closed`.
-    #[error("users must not run this statement on the table {table}, or must use other columns: {instead}")]
+    #[error("users must not use the table {table}, or some of its columns, in this way: {instead}")]
     ColumnNotGranted {
         /// The table.
         table: &'static str,

@@ -41,7 +41,7 @@ impl Database {
     /// As for [`Database::open`], or the migration fails.
     pub async fn open_and_migrate() -> Result<Self, Error> {
         let database = Self::open().await?;
-        let migration_error = |error: DbErr| Error::Migration(migration::user_message(&error));
+        let migration_error = |error: DbErr| Error::Migration(migration::operator_message(&error));
         let connection =
             migration::connect(database.url()).await.map_err(|error| Error::Migration(error.to_string()))?;
         Migrator::up(&connection, None).await.map_err(migration_error)?;

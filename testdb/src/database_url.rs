@@ -10,8 +10,9 @@ pub(crate) fn configured_url() -> Option<String> {
 }
 
 /// Returns the URL of the same login and database on another server of this machine, which listens on `port`. Fails if
-/// the URL has no login or no database, which shows that its server is not a private cluster.
-pub(crate) fn with_local_port(url: &str, port: u16) -> Result<String, Error> {
+/// the URL has no login or no database: the URL of a private cluster has both, so it must be that of `DATABASE_URL`,
+/// whose server the tests cannot control.
+pub(crate) fn on_local_server(url: &str, port: u16) -> Result<String, Error> {
     let not_private_error = || Error::Control("it is not a private cluster; unset DATABASE_URL.".to_owned());
     let (login, rest) = url.rsplit_once('@').ok_or_else(not_private_error)?;
     let (_, database) = rest.split_once('/').ok_or_else(not_private_error)?;

@@ -11,7 +11,7 @@ use crate::{
     Binaries, Database, Error,
     cluster::Cluster,
     connect,
-    database_url::{configured_url, with_database, with_local_port},
+    database_url::{configured_url, on_local_server, with_database},
 };
 
 /// If this environment variable has a value and `DATABASE_URL` has none, [`Server::open`] starts a cluster whose
@@ -157,7 +157,7 @@ impl Server {
     pub fn start_standby(&self, settings: &[&str]) -> Result<Self, Error> {
         let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
         let cluster = self.private_cluster()?.start_standby(&Binaries::find_or_fetch()?, &settings)?;
-        Ok(Self::new(with_local_port(&self.inner.url, cluster.port())?, Some(cluster), self.inner.layout))
+        Ok(Self::new(on_local_server(&self.inner.url, cluster.port())?, Some(cluster), self.inner.layout))
     }
 
     /// Promotes this standby. Blocks until it accepts writes.
@@ -197,7 +197,7 @@ impl Server {
     ///
     /// This server is not a private cluster.
     pub fn replica_of(&self, database: &Database) -> Result<Database, Error> {
-        let url = with_local_port(&database.url, self.private_cluster()?.port())?;
+        let url = on_local_server(&database.url, self.private_cluster()?.port())?;
         Ok(Database { url, name: database.name.clone(), server: Some(self.clone()), is_temporary: false })
     }
 

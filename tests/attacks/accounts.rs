@@ -238,7 +238,7 @@ async fn the_closing_of_an_account_and_its_pending_requests_wait_for_each_other(
                 .remove(index);
                 let close = close_account_sql(player.user_id);
                 let user_transaction = match has_old_snapshot {
-                    true => player.caller.begin_repeatable_read().await,
+                    true => player.caller.begin_with_snapshot().await,
                     false => player.caller.begin().await,
                 };
                 let platform_transaction = world.owner().begin().await;

@@ -268,7 +268,7 @@ async fn no_statement_both_closes_the_account_and_writes() {
         for sql in statements {
             for is_repeatable_read in [false, true] {
                 let transaction = if is_repeatable_read {
-                    fixture.caller.begin_repeatable_read().await
+                    fixture.caller.begin_with_snapshot().await
                 } else {
                     fixture.caller.begin().await
                 };

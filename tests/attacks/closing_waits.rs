@@ -66,7 +66,7 @@ async fn no_write_overtakes_a_closing_that_waits() {
             let mut write_tasks = Vec::new();
             for write in writes {
                 let transaction = match is_repeatable_read {
-                    true => fixture.caller.begin_repeatable_read().await,
+                    true => fixture.caller.begin_with_snapshot().await,
                     false => fixture.caller.begin().await,
                 };
                 write_tasks.push(tokio::spawn(async move {
@@ -108,8 +108,8 @@ async fn closing_an_account_locks_no_session_while_it_waits_for_the_lock_on_a_dr
         let complete = format!("UPDATE sessions SET status = 'completed' WHERE id = '{}'", game.session_id);
         execute_in(&seers_transaction, &complete).await.unwrap();
         let closing_transaction = superuser.begin().await;
-        // With this timeout, the closing would detect a deadlock only after 60 s. So the Seer's statement, with the
-        // default of 1 s, would detect it first, and would fail. (The closing would just try again.)
+        // If the closing detected a deadlock, it would just try again, and this test would not notice. With this
+        // timeout, the Seer's statement, which has the default of 1 s, would detect the deadlock first, and fail.
         execute_in(&closing_transaction, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
         let sql = close_or_delete_account_sql(creator, is_deletion);
         let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });

@@ -129,7 +129,7 @@ async fn a_player_who_left_changes_no_seat_of_a_session_that_ended_since_the_sna
         let player = &game.players[0];
         let other_character = world.new_character(player.user_id).await;
         assert_eq!(attempt(&player.caller, &leave_or_remove_sql(game.session_id, player)).await, "done");
-        let transaction_with_old_snapshot = player.caller.begin_repeatable_read().await;
+        let transaction_with_old_snapshot = player.caller.begin_with_snapshot().await;
         if has_ended {
             world.update_session(&game, "status = 'cancelled'").await;
         }

@@ -266,9 +266,9 @@ async fn each_limit_holds_for_transactions_with_an_old_snapshot() {
         else {
             panic!("each limit must have three statements")
         };
-        let second_transaction = second_caller.begin_repeatable_read().await;
-        let third_transaction = third_caller.begin_repeatable_read().await;
-        let first_transaction = first_caller.begin_repeatable_read().await;
+        let second_transaction = second_caller.begin_with_snapshot().await;
+        let third_transaction = third_caller.begin_with_snapshot().await;
+        let first_transaction = first_caller.begin_with_snapshot().await;
         execute_in(&first_transaction, first_sql).await.unwrap();
         let second_sql = second_sql.clone();
         let second_task = tokio::spawn(async move { execute_and_commit(second_transaction, &second_sql).await });

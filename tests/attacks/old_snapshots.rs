@@ -26,7 +26,7 @@ async fn a_write_with_an_old_snapshot_has_no_effect_after_the_account_is_closed(
     // Only every third write is tried, because each transaction holds one of the pool's 40 connections. Creating a
     // session is not among these writes, so it is added.
     for sql in statements.iter().step_by(3).chain([&insert_session]) {
-        transactions.push((fixture.caller.begin_repeatable_read().await, sql));
+        transactions.push((fixture.caller.begin_with_snapshot().await, sql));
     }
     close_account(&world, fixture.account_id).await;
     for (transaction, sql) in transactions {
@@ -50,7 +50,7 @@ async fn closing_an_account_in_an_old_snapshot_also_applies_to_newer_writes_or_f
         let unpublish =
             format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", fixture.published_adventure_id);
         let sql = if index == 0 { unpublish } else { all_writes(&fixture).remove(index) };
-        let closing_transaction = fixture.caller.begin_repeatable_read().await;
+        let closing_transaction = fixture.caller.begin_with_snapshot().await;
         assert_eq!(attempt(&fixture.caller, &sql).await, "done", "{sql}");
         let outcome =
             execute_and_commit(closing_transaction, &format!("SELECT private.close_account('{}')", fixture.account_id))
@@ -68,7 +68,7 @@ async fn an_old_snapshot_lets_nobody_retire_or_delete_a_seated_character_or_seat
     let (game, player) = (world.new_session(1).await, world.new_player().await);
     world.update_session(&game, "is_public = true").await;
     // The player's snapshot shows no seat of the character that the player then retires.
-    let retiring_transaction = player.caller.begin_repeatable_read().await;
+    let retiring_transaction = player.caller.begin_with_snapshot().await;
     assert_eq!(
         attempt(&player.caller, &insert_seat_sql(game.session_id, player.user_id, player.character_id)).await,
         "done"
@@ -78,7 +78,7 @@ async fn an_old_snapshot_lets_nobody_retire_or_delete_a_seated_character_or_seat
     assert!([CHARACTER_SEATED, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{outcome}");
     // The snapshot in which a player takes a seat shows the character as it was before it was retired.
     let second_player = world.new_player().await;
-    let joining_transaction = second_player.caller.begin_repeatable_read().await;
+    let joining_transaction = second_player.caller.begin_with_snapshot().await;
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", second_player.character_id);
     assert_eq!(attempt(&second_player.caller, &retire).await, "done");
     let insert_seat = insert_seat_sql(game.session_id, second_player.user_id, second_player.character_id);
@@ -86,7 +86,7 @@ async fn an_old_snapshot_lets_nobody_retire_or_delete_a_seated_character_or_seat
     assert!([CHARACTER_RETIRED, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{outcome}");
     // The snapshot in which a player deletes a character shows no seat either.
     let third_player = world.new_player().await;
-    let deletion_transaction = third_player.caller.begin_repeatable_read().await;
+    let deletion_transaction = third_player.caller.begin_with_snapshot().await;
     assert_eq!(
         attempt(
             &third_player.caller,
@@ -106,7 +106,7 @@ async fn a_session_does_not_shrink_below_seats_that_the_snapshot_does_not_show()
     let world = World::new().await;
     let game = world.new_session(2).await;
     world.update_session(&game, "is_public = true").await;
-    let shrinking_transaction = game.seer.begin_repeatable_read().await;
+    let shrinking_transaction = game.seer.begin_with_snapshot().await;
     let player = world.new_player().await;
     assert_eq!(
         attempt(&player.caller, &insert_seat_sql(game.session_id, player.user_id, player.character_id)).await,
@@ -123,7 +123,7 @@ async fn no_session_of_an_unpublished_adventure_is_created_in_a_snapshot_that_sh
     let world = World::new().await;
     let (creator, stranger) = (world.new_user().await, world.new_user().await);
     let adventure = world.new_adventure(creator.user_id()).await;
-    let transaction_with_old_snapshot = stranger.begin_repeatable_read().await;
+    let transaction_with_old_snapshot = stranger.begin_with_snapshot().await;
     assert_eq!(
         attempt(&creator, &format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'")).await,
         "done"
@@ -151,7 +151,7 @@ async fn a_closed_account_writes_nothing_in_a_snapshot_where_it_is_still_open() 
         let player = &game.players[0];
         let write =
             write.replace("{account}", &player.user_id.to_string()).replace("{session}", &game.session_id.to_string());
-        let transaction_with_old_snapshot = player.caller.begin_repeatable_read().await;
+        let transaction_with_old_snapshot = player.caller.begin_with_snapshot().await;
         close_account(&world, player.user_id).await;
         let outcome = execute_and_commit(transaction_with_old_snapshot, &write).await;
         assert!([ACCOUNT_CLOSED, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{write}: {outcome}");
@@ -166,7 +166,7 @@ async fn a_closed_account_writes_nothing_in_a_snapshot_where_it_is_still_open() 
 async fn the_service_seats_no_player_in_a_snapshot_where_the_closed_account_is_still_open() {
     let world = World::new().await;
     let (game, player) = (world.new_session(0).await, world.new_player().await);
-    let transaction_with_old_snapshot = world.service().begin_repeatable_read().await;
+    let transaction_with_old_snapshot = world.service().begin_with_snapshot().await;
     close_account(&world, player.user_id).await;
     let insert_seat = format!(
         "INSERT INTO session_players (session_id, user_id, character_id, is_active)

@@ -27,7 +27,7 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
         let player = &game.players[0];
         let other_character = world.new_character(player.user_id).await;
         let join_code = join_code(&world, game.session_id).await;
-        let transaction_with_old_snapshot = player.caller.begin_repeatable_read().await;
+        let transaction_with_old_snapshot = player.caller.begin_with_snapshot().await;
         assert_eq!(
             attempt(&game.seer, &update_seat_sql(game.session_id, player.user_id, "is_active = false")).await,
             "done"

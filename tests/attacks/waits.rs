@@ -84,7 +84,7 @@ async fn creating_a_session_does_not_block_updates_of_its_adventure() {
     let stranger = world.new_user().await;
     for is_repeatable_read in [false, true] {
         let creating_transaction =
-            if is_repeatable_read { stranger.begin_repeatable_read().await } else { stranger.begin().await };
+            if is_repeatable_read { stranger.begin_with_snapshot().await } else { stranger.begin().await };
         let insert_session = format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", game.adventure_id);
         assert_eq!(execute_in(&creating_transaction, &insert_session).await, Ok(1));
         for change in ["times_played = times_played + 1", "status = 'draft'", "status = 'published'"] {
@@ -99,7 +99,7 @@ async fn creating_a_session_does_not_block_updates_of_its_adventure() {
     // This transaction takes its snapshot while the adventure is published; then the adventure becomes a draft. At
     // REPEATABLE READ, creating a session locks the adventure for a moment (in a block that is rolled back), and
     // PostgreSQL refuses to lock a row that has changed since the snapshot.
-    let transaction_with_old_snapshot = stranger.begin_repeatable_read().await;
+    let transaction_with_old_snapshot = stranger.begin_with_snapshot().await;
     let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", game.adventure_id);
     world.owner().execute(&unpublish).await.unwrap();
     let insert_session = format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", game.adventure_id);

@@ -44,7 +44,7 @@ async function openSessionAs({ token, profile }, { id }) {
 }
 
 /** Takes a seat with a new character of this name. */
-async function sitDown(page, name) {
+async function openSeatDialog(page, name) {
   await waitForLive(page);
   await page.getByRole("button", { name: "Sit down and play" }).click();
   await page.getByLabel("Name").fill(name);
@@ -86,7 +86,7 @@ test("the page shows the game live within ten seconds", async () => {
 test("a roll in one window appears in the other with the same dice and the same animation", async () => {
   const [player, watcher] = [await openPage(), await openPage()];
   await waitForLive(watcher);
-  await sitDown(player, "Elowen");
+  await openSeatDialog(player, "Elowen");
   await watcher.locator(".seat", { hasText: "Elowen" }).waitFor();
   const rolled = await roll(player, "might");
   const [playersDice, watchersDice] = await Promise.all([waitForRoll(player, rolled.id), waitForRoll(watcher, rolled.id)]);
@@ -102,7 +102,7 @@ test("a visitor sees no controls for players, and a player none for the Seer", a
   await waitForLive(page);
   assert.equal(await page.getByRole("button", { name: /^Roll / }).count(), 0);
   assert.equal(await page.getByRole("button", { name: "Say" }).count(), 0);
-  await sitDown(page, "Merrin");
+  await openSeatDialog(page, "Merrin");
   assert.equal(await page.getByRole("button", { name: /^Roll / }).count(), 4);
   assert.equal(await page.getByRole("button", { name: /^(Wound|Pause|End)/ }).count(), 0);
   await leave(page);
@@ -110,7 +110,7 @@ test("a visitor sees no controls for players, and a player none for the Seer", a
 
 test("after a restart of the program, no event is lost or duplicated", async () => {
   const [player, watcher] = [await openPage(), await openPage()];
-  await sitDown(player, "Hob");
+  await openSeatDialog(player, "Hob");
   await waitForLive(watcher);
   const sessionId = await demoSessionId();
   for (const page of [player, watcher]) {
@@ -162,13 +162,13 @@ test("when events have been deleted, the page says to reload", async () => {
 
 test("a visitor whose token expires while watching gets another account with one click", async () => {
   const page = await openPage();
-  await sitDown(page, "Sable");
+  await openSeatDialog(page, "Sable");
   await leave(page);
   const id = await page.evaluate("me.profile.id");
   const shortLivedToken = createToken(id, { exp: Math.floor(Date.now() / 1000) + 3 });
   await page.evaluate((token) => { setUser({ ...me, token }); showPageOfUrl(); }, shortLivedToken);
   await waitForLive(page);
-  await page.getByText("Your visitor's pass has expired").waitFor();
+  await page.getByText("Your sign-in has expired").waitFor();
   await page.getByRole("button", { name: "Get a new pass" }).click();
   await waitForLive(page);
   assert.notEqual(await page.evaluate("me.profile.id"), id);
@@ -296,7 +296,7 @@ test("somebody who does not take part is told why there is no story", async () =
 
 test("after a reload, the page requests the characters twice, however many game state events it replays", async () => {
   const page = await openPage();
-  await sitDown(page, "Oswy");
+  await openSeatDialog(page, "Oswy");
   const sessionId = await demoSessionId();
   for (const count of [1, 2, 3]) {
     sqlAsOwner(`UPDATE sessions SET game_state = game_state || '{"count": ${count}}' WHERE id = '${sessionId}'`);
@@ -406,7 +406,7 @@ test("no page scrolls sideways on a phone, in dark or light mode", async () => {
     });
     assert.deepEqual(await widthAndCutElements(), [360], "watching");
     // A long name must not make the page wider.
-    await sitDown(page, "Little Rook of the Long Meadow by the River");
+    await openSeatDialog(page, "Little Rook of the Long Meadow by the River");
     assert.deepEqual(await widthAndCutElements(), [360], "playing");
     await leave(page);
     for (const path of ["lobby", "characters"]) {
@@ -455,7 +455,7 @@ test("dark and light mode differ, and texts have enough contrast in both", async
 
 test("with reduced motion, nothing is animated", async () => {
   const page = await openPage("/", { reducedMotion: "reduce" });
-  await sitDown(page, "Aldith");
+  await openSeatDialog(page, "Aldith");
   await waitForRoll(page, (await roll(page, "heart")).id);
   assert.equal(await page.evaluate("document.getAnimations().length"), 0);
   await leave(page);
@@ -463,7 +463,7 @@ test("with reduced motion, nothing is animated", async () => {
 
 test("every control has an accessible name", async () => {
   const page = await openPage();
-  await sitDown(page, "Corvin");
+  await openSeatDialog(page, "Corvin");
   const client = await page.context().newCDPSession(page);
   const rolesWithoutName = async () => {
     const { nodes } = await client.send("Accessibility.getFullAXTree");

@@ -48,9 +48,9 @@ fn interleavings(transactions: &[Vec<Step>]) -> Vec<Schedule> {
     all
 }
 
-/// Returns every schedule of some transactions; `last_steps` has the last step (commit or rollback) of each of them. At
-/// READ COMMITTED, where each statement takes its own snapshot, it does not matter when a transaction begins, so all
-/// begin first.
+/// Returns every schedule of as many transactions as `last_steps` has elements: the last step (commit or rollback) of
+/// each. At READ COMMITTED, where each statement takes its own snapshot, it does not matter when a transaction begins,
+/// so all begin first.
 fn schedules(level: IsolationLevel, last_steps: &[Step]) -> Vec<Schedule> {
     let begin_matters = level == IsolationLevel::RepeatableRead;
     let transactions: Vec<Vec<Step>> = last_steps
@@ -177,9 +177,10 @@ fn triples(locked_rows: &LockedRows) -> Vec<Case<'static>> {
 
 /// Returns about `size` cases, evenly spread and the same in each run.
 fn sample(cases: Vec<Case<'static>>, size: usize) -> Vec<Case<'static>> {
-    // In each list, the same isolation levels, schedules and orders recur for every group of statements, with periods
-    // whose prime factors are 2, 3 and 13. If the stride had a factor in common with a period, some levels, schedules
-    // or orders would never be in the sample.
+    // In each list, the same isolation levels, schedules and orders recur for every group of statements. The period is
+    // 104 for a pair (4 combinations of last steps times 26 schedules) and 18 for a triple (6 orders times 3 cases), so
+    // its prime factors are 2, 3 and 13. If the stride had a factor in common with a period, some levels, schedules or
+    // orders would never be in the sample.
     let mut stride = (cases.len() / size.max(1)).max(1);
     while [2, 3, 13].iter().any(|factor| stride.is_multiple_of(*factor)) {
         stride += 1;

@@ -322,7 +322,7 @@ async fn up_gives_up_waiting_for_a_lock_and_changes_nothing() {
     let locking_transaction = superuser.begin().await.unwrap();
     locking_transaction.execute_unprepared("LOCK TABLE public.users IN ROW EXCLUSIVE MODE").await.unwrap();
     let error = migration::run(&(&owner).into_database_executor(), Command::Up(None)).await.unwrap_err();
-    let message = migration::user_message(&error);
+    let message = migration::operator_message(&error);
     assert!(message.contains("lock") && message.contains("public.users"), "{message}");
     locking_transaction.rollback().await.unwrap();
     assert_eq!(super::read_catalog(&owner).await, catalog_before);

@@ -13,7 +13,7 @@ use super::{create_unmigrated_database, drift::create_migrated_database, query_l
 
 /// Returns the message that the operator reads when a command fails. Panics if the command succeeded.
 fn failure_message<T>(outcome: Result<T, DbErr>) -> String {
-    migration::user_message(&outcome.err().expect("the command must give up"))
+    migration::operator_message(&outcome.err().expect("the command must give up"))
 }
 
 #[tokio::test]
@@ -46,7 +46,8 @@ async fn commands_that_only_read_give_up_waiting_for_a_locked_table_and_name_the
 async fn only_the_process_that_blocks_the_command_is_named() {
     let (database, owner, superuser) = create_migrated_database().await;
     owner.execute_unprepared("DROP TRIGGER set_updated_at ON public.users").await.unwrap();
-    // This transaction only reads `users`, and its writer's lock is on another table. So it does not block the command.
+    // This transaction only reads `users`. The lock that it takes as if it wrote (ROW EXCLUSIVE) is on another table.
+    // So it does not block the command.
     let innocent_connection = connect(&database.superuser_url()).await.unwrap();
     let innocent = innocent_connection.begin().await.unwrap();
     innocent

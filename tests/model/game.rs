@@ -60,9 +60,9 @@ pub struct Seat {
     pub is_active: bool,
     /// Whether the heroic save (a second roll that replaces a failed one) was used in the current encounter.
     pub has_used_heroic_save: bool,
-    /// Whether the column `heroic_saves_used` is 1. A new encounter sets the column to 0, except for a removed player,
-    /// so this field can differ from `has_used_heroic_save`.
-    pub is_save_counted_in_column: bool,
+    /// The value of the column `heroic_saves_used`: 0 or 1. A new encounter sets it to 0, except for a removed player.
+    /// So it can be 1 although `has_used_heroic_save` is false.
+    pub heroic_saves_used: u8,
     /// Whether the Seer has removed the player and not readmitted them.
     pub is_removed: bool,
 }

@@ -26,7 +26,7 @@ impl Game {
             return Err("character_retired");
         }
         let has_live_seat =
-            |other: &&Session| other.is_live() && other.seats.get(&player).is_some_and(|seat| seat.is_active);
+            |session: &&Session| session.is_live() && session.seats.get(&player).is_some_and(|seat| seat.is_active);
         if self.sessions.iter().filter(has_live_seat).count() >= MAX_LIVE_SEATS {
             Err("seat_limit_reached")
         } else {
@@ -64,13 +64,7 @@ impl Game {
         }
         self.check_may_take_seat(session, player, hero)?;
         let game_session = &mut self.sessions[session];
-        let seat = Seat {
-            hero,
-            is_active: true,
-            has_used_heroic_save: false,
-            is_save_counted_in_column: false,
-            is_removed: false,
-        };
+        let seat = Seat { hero, is_active: true, has_used_heroic_save: false, heroic_saves_used: 0, is_removed: false };
         game_session.seats.insert(player, seat);
         game_session.count_event("player_joined");
         Ok(true)
@@ -111,7 +105,7 @@ impl Game {
             hero,
             is_active: true,
             has_used_heroic_save: false,
-            is_save_counted_in_column: false,
+            heroic_saves_used: 0,
             is_removed: false,
         });
         seat.hero = hero;
@@ -277,7 +271,7 @@ impl Game {
         };
         let game_session = &mut self.sessions[session];
         if let Some(seat) = game_session.seats.get_mut(&player) {
-            (seat.has_used_heroic_save, seat.is_save_counted_in_column) = (true, true);
+            (seat.has_used_heroic_save, seat.heroic_saves_used) = (true, 1);
         }
         game_session.count_event("dice_rolled");
         self.rolls.push(Roll { id, session, hero: Some(hero), success: false, original: Some(original) });

@@ -87,7 +87,9 @@ impl Game {
             session.encounter_number += 1;
             for seat in session.seats.values_mut() {
                 seat.has_used_heroic_save = false;
-                seat.is_save_counted_in_column &= seat.is_removed;
+                if !seat.is_removed {
+                    seat.heroic_saves_used = 0;
+                }
             }
             session.count_event("encounter_changed");
         }

@@ -142,7 +142,7 @@ impl Game {
                 lines.push(if session.is_archived {
                     format!("archived seat {id} {player} {hero} {active}")
                 } else {
-                    let (saves_used, removed) = (u8::from(seat.is_save_counted_in_column), pg_bool(seat.is_removed));
+                    let (saves_used, removed) = (seat.heroic_saves_used, pg_bool(seat.is_removed));
                     format!("seat {id} {player} {hero} {active} {saves_used} {removed}")
                 });
             }

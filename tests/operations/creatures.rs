@@ -13,7 +13,7 @@ fn new_creature(name: &str) -> NewCreature {
     NewCreature { name: name.into(), ..Default::default() }
 }
 
-/// Only the creator of the adventure (the Seer) and the service may call the operation.
+/// Only the creator of the adventure (here, the caller called Seer) and the service may call the operation.
 const CREATOR_AND_SERVICE_MAY_CALL: [&str; 6] =
     ["not_signed_in", "adventure_not_yours", "adventure_not_yours", "adventure_not_yours", "done", "done"];
 

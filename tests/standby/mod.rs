@@ -18,8 +18,8 @@ use crate::world::World;
 /// failover need that: they make replication synchronous, so every commit waits for a standby.
 pub const SETTINGS: [&str; 3] = ["synchronous_commit=on", "wal_keep_size=512MB", "wal_retrieve_retry_interval=200ms"];
 
-/// A primary and two standbys, and the game's database on them. (This is not a cluster in the sense of PostgreSQL's
-/// manual, which means the data of a single server.)
+/// A primary and two standbys, and the game's database on them. (In PostgreSQL's manual, a cluster
+/// is something else: the data of a single server.)
 pub struct Cluster {
     /// The database on the primary.
     pub world: World,

@@ -112,7 +112,7 @@ impl SqlCaller {
     }
 
     /// Begins a REPEATABLE READ transaction whose snapshot is taken at once.
-    pub async fn begin_repeatable_read(&self) -> sea_orm::DatabaseTransaction {
+    pub async fn begin_with_snapshot(&self) -> sea_orm::DatabaseTransaction {
         self.begin_and_take_snapshot(IsolationLevel::RepeatableRead).await
     }
 

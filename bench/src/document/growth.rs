@@ -33,7 +33,7 @@ pub(super) fn write_growth(document: &mut String, report: &Report, plots_path: &
             creation.ours_bytes_per_session,
             creation.index_builds_ms,
             creation.up_on_empty_database_ms,
-            creation.up_on_filled_database_ms,
+            creation.repeated_up_on_filled_database_ms,
             creation.longest_lock_ms
         );
     }

@@ -69,7 +69,7 @@ pub(super) async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut Stateme
     // The second and all later pages that the loop reads use one statement, because each is read from a cursor with a
     // start time. It was prepared for the second page.
     let later_page_statement = capture.last_new_statement().await?;
-    // Only the first page can end with a session without a start time: the loop accepts no other such page.
+    // If the page ends with a session without a start time, it is the first: the loop stores no later page that does.
     let start_time = last_session
         .scheduled_start
         .map(quote_literal)

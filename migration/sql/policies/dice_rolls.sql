@@ -84,9 +84,9 @@ $$;
 
 -- Takes the ids of rolls, and returns those of initiative rolls in order: highest total first, ties by grace, then at
 -- random. Rolls that the caller may not read are left out. Other participants cannot see a character's grace; only the
--- order is revealed. If the readable rolls belong to several sessions, the result is empty. If it were not, a Seer
--- could compare rolls from sessions that somebody else runs with rolls of creatures of their own, and so learn the
--- grace of any character whose rolls they see.
+-- order is revealed. If the readable rolls belong to several sessions, the result is empty. Otherwise a
+-- Seer could create creatures whose grace they know, compare their rolls with rolls from other Seers' sessions, and so
+-- learn the grace of any character whose rolls they see.
 CREATE OR REPLACE FUNCTION private.initiative_order(roll_ids uuid[])
 RETURNS uuid[]
 LANGUAGE plpgsql

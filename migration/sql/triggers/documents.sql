@@ -10,13 +10,18 @@
 -- of its text is compared with the limit instead, and if the text is longer, the answer is false.
 --
 -- The text of a number can be far longer than its stored form: `0e-16383` is stored in 12 bytes, and its text has
--- 16,385 characters. So no number may be beyond 1e308, and no number but 0 may be closer to 0 than 1e-308. A zero may
--- have at most 308 decimals and any other number at most 325, enough for the 17 digits of each double. And the text of
--- a document may be at most eight times as long as its size limit. The text of an escaped character is at most six
--- times as long as its stored form. The text of a number is at most seven times as long, unless the number has more
--- than 40 digits before or after the decimal point. So, if the stored form of a document is within the size limit, its
--- text can be longer than eight times the limit only if it contains a number with more digits. The text of a document
--- of more than 4096 bytes is therefore measured only if the document has such a number, or if the value is compressed.
+-- 16,385 characters. So there are three more limits:
+--
+-- - No number may be beyond 1e308, and no number but 0 may be closer to 0 than 1e-308.
+-- - A zero may have at most 308 decimals, and any other number at most 325. So the 17 significant digits of a double
+--   can be written even if it is close to 1e-308.
+-- - The text of a document may be at most eight times as long as the document's size limit.
+--
+-- Of a document that is stored in more than 4096 bytes, the text is measured only if it may be too long, because
+-- producing the text takes time. It cannot be too long if the document's stored form is within the size limit and no
+-- number has more than 40 digits before or after the decimal point: the text of an escaped character is at most six
+-- times as long as its stored form, and the text of such a number at most seven times. (The stored size says nothing if
+-- the value is compressed, so then the text is measured in any case.)
 CREATE OR REPLACE FUNCTION private.is_parsable(document jsonb, max_bytes integer)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -99,8 +104,8 @@ BEGIN
 END
 $$;
 
--- Refuses the document in the column that the trigger's argument names. The trigger's WHEN condition, which names the
--- column itself, has already found that clients cannot parse the document.
+-- Refuses the document in the column that the trigger's argument names. The trigger's WHEN condition has already found
+-- that clients cannot parse the document.
 CREATE OR REPLACE FUNCTION private.refuse_unparsable_column()
 RETURNS trigger
 LANGUAGE plpgsql

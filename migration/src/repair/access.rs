@@ -145,7 +145,8 @@ $do$",
             };
             let (phrases, parent_roles) = found.split_once(", member of ").unwrap_or((found, ""));
             let must_bypass = expected.starts_with("bypasses");
-            // A superuser bypasses row security with and without the attribute.
+            // For a superuser, this phrase does not show whether the role has the attribute, so the attribute is always
+            // set or removed.
             let bypasses = phrases.split(", ").next() == Some("bypasses row security");
             if must_bypass != bypasses || phrases.contains(", superuser") {
                 let attribute = if must_bypass { "BYPASSRLS" } else { "NOBYPASSRLS" };
@@ -202,8 +203,8 @@ $$"
                 self.push_repair(sql, &difference.object, None);
             }
         }
-        // A table that is dropped leaves the publication, although the operator did not choose that. So when such a
-        // table is created again, it is also added to the publication again.
+        // An operator may take a table out of the publication. But a table that was dropped left the publication
+        // without that choice, so when the table is created again, it is also added to the publication again.
         for table in defects.to_create.iter().filter_map(|object| object.strip_prefix("table ")) {
             let object = format!("publication supabase_realtime of {table}");
             if defects.state.expected.contains_key(&object) {

@@ -65,7 +65,7 @@ pub enum SchemaChange {
     /// The named migration was undone.
     Undone(String),
     /// All functions, triggers, policies and views, of which there are this many, were created.
-    CreatedRepeatableObjects(usize),
+    CreatedObjects(usize),
     /// A renamed object (the first name) got its original name back (the second).
     Renamed(String, String),
     /// A missing object was created.
@@ -81,7 +81,7 @@ impl fmt::Display for SchemaChange {
         let line = match self {
             Self::Applied(name) => format!("applied {name}"),
             Self::Undone(name) => format!("undone  {name}"),
-            Self::CreatedRepeatableObjects(count) => {
+            Self::CreatedObjects(count) => {
                 format!("created {count} functions, triggers, policies and views, and their privileges")
             }
             Self::Renamed(wrong_name, object) => format!("renamed {wrong_name} to {object}"),
@@ -241,7 +241,7 @@ async fn up(
             query::execute_all(db, &script::finish_install_sql(state.record.jobs_were_scheduled)).await?;
             state = State::read(db).await?;
             let is_counted = |found: &&CatalogObject| state.is_ours(&found.name) && record::is_recorded(&found.name);
-            changes.push(SchemaChange::CreatedRepeatableObjects(state.found_objects.iter().filter(is_counted).count()));
+            changes.push(SchemaChange::CreatedObjects(state.found_objects.iter().filter(is_counted).count()));
         }
     }
     let report = state.report();
@@ -298,7 +298,7 @@ async fn restore_names(
 fn update_record_sql(state: &State) -> Vec<String> {
     let jobs_are_recorded = state.record.jobs_were_scheduled || !state.environment.has_cron;
     let is_up_to_date = state.record.version.as_deref() == Some(env!("CARGO_PKG_VERSION"))
-        && record::recorded_objects().iter().all(|object| state.record.objects.contains(object))
+        && record::objects_to_record().iter().all(|object| state.record.objects.contains(object))
         && jobs_are_recorded;
     let is_left_unchanged =
         !state.record.is_readable || is_up_to_date || preflight::check_not_migrated_by_newer_version(state).is_err();

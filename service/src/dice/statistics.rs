@@ -88,8 +88,8 @@ impl<C: Caller> Dice<'_, C> {
     /// Returns the numbers of rolls, successes and critical results, and the mean modified total (the total plus the
     /// flat modifiers), overall and for each kind of roll.
     ///
-    /// Who may: the session's participants and the service; other users get zeros. For a character, a user gets the
-    /// statistics of the rolls in the sessions of which that user is a participant. Three round trips.
+    /// Who may: the session's participants, players who have left it, and the service; other users get zeros. For a
+    /// character, a user gets the statistics of the rolls that [`RollScope::Character`] includes. Three round trips.
     ///
     /// # Errors
     ///

@@ -223,8 +223,8 @@ const TABLE_ACCESS: [TableAccess; 12] = [
     TableAccess { table: "archived_sessions", rule: "only maintenance writes the archive", instead: "only read it" },
     TableAccess {
         table: "session_players",
-        rule: "only players take their own seats, in a waiting public session or with the join code; only the Seer \
-            removes players and lets them back in",
+        rule: "users take seats only for themselves, in a waiting public session or with the join code; only the \
+            Seer removes players and lets them back in",
         instead: "set only session_id, user_id, character_id, is_active and removed_at",
     },
     TableAccess {
@@ -275,8 +275,8 @@ const TABLE_ACCESS: [TableAccess; 12] = [
     },
 ];
 
-/// Finds the entry of [`TABLE_ACCESS`] for the table that an error message names. PostgreSQL names the table nowhere
-/// else.
+/// Finds the entry of [`TABLE_ACCESS`] for the table that the message of an error about privileges or policies names.
+/// In these errors, PostgreSQL names the table nowhere else.
 fn find_table_access(message: &str) -> Option<&'static TableAccess> {
     let words: Vec<&str> = message.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
     TABLE_ACCESS.iter().find(|access| words.contains(&access.table))
@@ -290,7 +290,7 @@ fn table_rule(error: &SqlxPostgresError) -> &'static str {
 
 /// A caller's statement needs a privilege on a table, or on one of its columns, that users lack.
 #[derive(Debug, thiserror::Error)]
-#[error("users must not run this statement on the table {table}, or must use other columns: {instead}")]
+#[error("users must not use the table {table}, or some of its columns, in this way: {instead}")]
 struct MissingPrivilege {
     table: &'static str,
     instead: &'static str,

@@ -34,7 +34,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(1);
 const RECENT_RETENTION: Duration = Duration::from_secs(5);
 /// Maximum number of events per session that one poll reads.
 const POLL_PAGE_SIZE: i64 = 50;
-/// Maximum size of the payloads, as they are stored, that one poll reads per session.
+/// Maximum size of the payloads, as they are stored, that one poll reads per session. Of the events after these, it
+/// reads only the numbers, and the subscribers read those events themselves.
 const MAX_PAGE_BYTES: i64 = 64 * 1024;
 
 /// Returns whether polling or reading may succeed a moment later: connections recover, servers start, standbys are
@@ -56,8 +57,8 @@ pub(super) async fn run(guard: PollerGuard, service_connection: IdentityConnecti
     let mut access_checked_at = Instant::now();
     let mut failures = 0;
     while let Some(watched) = hub.begin_poll() {
-        // A session that has just got its first subscriber may have events that were written after the subscriber read
-        // what was then the newest event.
+        // The first subscriber of a session starts after the event that was then the newest. Later events may have been
+        // written since.
         sequence.may_have_unread |= watched.has_newly_watched_session;
         let polled_at = Instant::now();
         let checks_all_subscribers = access_checked_at.elapsed() >= ACCESS_CHECK_INTERVAL;
@@ -185,7 +186,7 @@ impl SequenceState {
 
 /// The outcome of a poll.
 enum PollOutcome {
-    /// The server's history is not the one that the hub has, or the hub does not know which history is current.
+    /// The history that the server has (see `choose_history_id`) is not the hub's current one, or the hub has none yet.
     NewHistory { access_check: AccessCheck, history_id: HistoryId, newest_seqs: HashMap<Uuid, i64> },
     /// The sequence was set back. Subscribers would miss new events, whose numbers are not above those already read.
     SequenceSetBack,
@@ -278,7 +279,8 @@ impl Poll<'_> {
         Ok(newest_rows.into_iter().map(|row| (row.session_id, row.newest_seq)).collect())
     }
 
-    /// Reads the new events of each session. Also returns whether it has read all that are visible.
+    /// Reads the new events of each session. Also returns whether no session has more visible events than were read:
+    /// each had less than a full page.
     async fn read_events(&self, watched: WatchedSessions) -> Result<(Vec<SessionUpdate>, bool), Error> {
         let mut binds = Binds::default();
         let (session_ids, after_seqs) = (binds.bind(watched.session_ids), binds.bind(watched.newest_seqs));

@@ -94,8 +94,8 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Completes the session: if anybody besides the Seer has had a seat, the session counts in the statistics of the
-    /// Seer, of everyone who has had a seat, and of the adventure. Idempotent.
+    /// Completes the session: it then counts in the statistics of the Seer, of everyone who has had a seat, and of the
+    /// adventure, unless nobody but the Seer has had a seat (a Seer can take one in their own session). Idempotent.
     ///
     /// Who may: the Seer and the service. Three round trips. Event `session_status`.
     ///
