@@ -229,7 +229,7 @@ async fn an_operation_that_takes_too_long_ends_at_its_deadline_and_changes_nothi
     assert_error!(outcome, Error::DeadlineExceeded, "waiting for a connection must count towards the deadline");
     drop(open_transaction);
     assert!(with_long_deadline.users().me().await.is_ok());
-    // The deadline is 30 seconds here. The pool's own timeout is shorter, so it ends the wait.
+    // These options have the default deadline of 30 seconds. The pool's own timeout is shorter, so it ends the wait.
     let acquire_timeout = std::time::Duration::from_millis(300);
     let options = Options::default().max_connections(1).acquire_timeout(acquire_timeout);
     let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
@@ -299,7 +299,7 @@ async fn a_nested_transaction_has_the_same_identity() {
 async fn a_dropped_future_leaves_the_connection_usable() {
     let world = World::new().await;
     let ada = world.sparc.as_user(world.new_account().await);
-    // Each call is polled one to five times and then dropped, if it has not finished by then.
+    // Each call is polled once, and up to four more times, and then dropped, if it has not finished by then.
     let mut dropped_count = 0;
     for index in 0..50 {
         let outcome = poll_then_drop(index % 5, ada.users().me()).await;

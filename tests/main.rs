@@ -74,6 +74,7 @@ mod maintenance;
 mod maximum_sizes;
 mod migrations;
 mod model;
+mod module_graph;
 mod nested_transactions;
 mod operations;
 mod outages;

@@ -145,27 +145,27 @@ async fn documents_that_typical_clients_cannot_parse_are_refused() {
             assert_check_violation(
                 caller,
                 &format!("UPDATE {table} SET {column} = '{unparsable}'"),
-                "parsable_document",
+                "client_parsable_document",
             )
             .await;
         }
     }
     let stats = r#"{"might": 1, "grace": 1, "wit": 1, "heart": 1, "more": 1e400}"#;
-    assert_check_violation(seer, &format!("UPDATE creatures SET stats = '{stats}'"), "parsable_document").await;
+    assert_check_violation(seer, &format!("UPDATE creatures SET stats = '{stats}'"), "client_parsable_document").await;
     let insert_event_sql = |payload: &str| {
         format!(
             "INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', 'client.x', '{payload}')",
             game.session_id
         )
     };
-    assert_check_violation(ada, &insert_event_sql(&nested_list(101)), "parsable_document").await;
-    assert_check_violation(ada, &insert_event_sql("1e400"), "parsable_document").await;
+    assert_check_violation(ada, &insert_event_sql(&nested_list(101)), "client_parsable_document").await;
+    assert_check_violation(ada, &insert_event_sql("1e400"), "client_parsable_document").await;
     ada.execute(&insert_event_sql(&nested_list(100))).await.unwrap();
     let modifiers = r#"[{"type": "flat", "value": 1, "source": "x", "more": 1e400}]"#;
     let insert_roll = crate::world::insert_attribute_check_sql(game.session_id, game.players[0].character_id)
         .replace("roll_type)", "roll_type, modifiers)")
         .replace("'attribute_check')", &format!("'attribute_check', '{modifiers}')"));
-    assert_check_violation(ada, &insert_roll, "parsable_document").await;
+    assert_check_violation(ada, &insert_roll, "client_parsable_document").await;
 
     // The crate `service` can parse the documents that are stored now.
     let ada_connection = world.sparc.as_user(game.players[0].user_id);

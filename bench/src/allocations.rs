@@ -9,8 +9,8 @@ use service::{
 use testdb::DemoGame;
 
 use crate::{
-    Failure,
     argument_sets::ArgumentSet,
+    failure::Failure,
     operations::{Operation, run_once},
 };
 

@@ -5,7 +5,7 @@ use sea_orm::{ConnectionTrait, DatabaseConnection};
 use service::Sparc;
 use testdb::{PreparedStatement, prepared_statements};
 
-use crate::Failure;
+use crate::failure::Failure;
 
 /// A handle of the service on a single connection, whose prepared statements can be read.
 pub struct StatementCapture {

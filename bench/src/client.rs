@@ -8,7 +8,7 @@ use sea_orm::sqlx::{
     postgres::{PgConnectOptions, PgRow},
 };
 
-use crate::Failure;
+use crate::failure::Failure;
 
 /// A connection to a database of a server that the benchmark has started.
 #[derive(Debug)]

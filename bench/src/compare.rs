@@ -10,39 +10,30 @@ use service::{Operations, events::NewEvent};
 use testdb::{Binaries, Database, Server};
 
 use crate::{
-    CompareOptions, Failure,
     argument_sets::{ArgumentSet, choose_argument_sets},
     capture::StatementCapture,
     client::Client,
     data_set::DataSet,
+    database::{AUTH_UID_SQL, PRODUCTION_SETTINGS},
     days, document,
-    fill::{Schema, fill, fill_events},
-    growth::{CreationResult, bytes_per_session, migrate, migrate_watching_locks},
+    failure::Failure,
+    fill::{fill, fill_events},
+    growth::{bytes_per_session, migrate, migrate_watching_locks},
     indexes::{IndexUses, measure_indexes},
     load_test::{self, Delivery},
     measure::StatementPair,
-    operations, overhead,
-    reads::{capture_reads, quote_literal},
-    report::{Report, RunInfo, nearest_to_1},
-    writes::{capture_writes, new_roll},
+    operations,
+    options::CompareOptions,
+    overhead,
+    reads::capture_reads,
+    report::{CreationResult, Report, RunInfo, nearest_to_1},
+    roll::new_roll,
+    schema::Schema,
+    sql_values::quote_literal,
+    writes::capture_writes,
 };
 
-/// Settings of a production host: acknowledged commits are on disk, and the rows that the workload reads fit in the
-/// shared buffers. The planner's cost parameters are PostgreSQL's defaults.
-pub const PRODUCTION_SETTINGS: [&str; 8] = [
-    "fsync=on",
-    "synchronous_commit=on",
-    "full_page_writes=on",
-    "wal_level=logical",
-    "shared_buffers=4GB",
-    "max_wal_size=8GB",
-    "max_connections=200",
-    "autovacuum_naptime=15s",
-];
-
 const SPECIFICATION_SQL: &str = include_str!("../sql/specification.sql");
-/// Supabase's definition of `auth.uid()`.
-pub const AUTH_UID_SQL: &str = include_str!("../sql/auth_uid.sql");
 /// Creates a table that the specification uses but does not create, and grants Supabase's privileges.
 const SPECIFICATION_SUPPLEMENT_SQL: &str = include_str!("../sql/specification_supplement.sql");
 
@@ -283,8 +274,8 @@ async fn measure_beyond_statements(
         report.load_steps =
             load_test::run_load_test(url, &data_set, postmaster_pid, FIRST_STEP_SESSIONS, Delivery::Polling).await?;
     }
-    if let Some(duration) = options.simulation_length() {
-        report.days = days::simulate_days(url, data_set, duration).await?;
+    if options.simulated_days > 0 {
+        report.days = days::simulate_days(url, data_set, options.simulated_days).await?;
     }
     client.close().await
 }

@@ -7,44 +7,25 @@
 
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use crate::{
-    Failure,
     client::Client,
     data_set::{DataSet, RowKind, row_id},
+    failure::Failure,
+    report::DayResult,
 };
 
-/// A row of the report: the size of the table of events at the end of a simulated day.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct DayResult {
-    /// Simulated days since the start, with fractions.
-    pub elapsed_days: f64,
-    /// Events written since the start of the simulation.
-    pub events_written: u64,
-    /// Live rows of the table, as estimated in `pg_stat_user_tables`.
-    pub live_rows: f64,
-    /// Dead rows of the table, as estimated there.
-    pub dead_rows: f64,
-    /// Size of the table in bytes.
-    pub table_bytes: f64,
-    /// Size of its indexes in bytes.
-    pub index_bytes: f64,
-    /// The number of autovacuum runs of the table, including those before the simulation.
-    pub autovacuum_runs: f64,
-}
-
 /// The real duration of a simulated day.
-pub const SIMULATED_DAY_LENGTH: Duration = Duration::from_secs(60);
+const SIMULATED_DAY_LENGTH: Duration = Duration::from_secs(60);
 /// The number of concurrent writers.
 const WRITERS: u64 = 4;
 /// The pause of a writer between two events.
 const PAUSE_BETWEEN_EVENTS: Duration = Duration::from_millis(5);
 
-/// Writes events for `duration`, and returns the size of the table after each simulated day. Truncates
-/// `session_events` first.
-pub async fn simulate_days(url: &str, data_set: DataSet, duration: Duration) -> Result<Vec<DayResult>, Failure> {
+/// Simulates this many days, and returns the size of the table after each. Truncates `session_events` first.
+pub async fn simulate_days(url: &str, data_set: DataSet, day_count: u64) -> Result<Vec<DayResult>, Failure> {
+    let duration = Duration::from_secs(day_count * SIMULATED_DAY_LENGTH.as_secs());
     let mut client = Client::open(url).await?;
     client.run("TRUNCATE session_events").await?;
     // The sequence counts the events that have ever been written. TRUNCATE does not reset it.

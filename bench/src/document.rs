@@ -5,14 +5,13 @@ mod growth;
 use std::{fmt::Write, fs, path::Path};
 
 use crate::{
-    Failure, drivers,
+    drivers,
+    failure::Failure,
     goals::goals,
     http, live,
-    load_test::sustained_definition,
-    measure::StatementResult,
     plots::draw_plots,
     replicas,
-    report::Report,
+    report::{Report, StatementResult, sustained_definition},
     sections::{find_section, wrap_in_markers},
 };
 
@@ -319,7 +318,7 @@ fn write_plans(document: &mut String, report: &Report) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::HttpComparison;
+    use crate::report::HttpComparison;
 
     #[test]
     fn the_page_keeps_a_section_of_another_command_only_if_the_report_has_no_measurements_for_it() {

@@ -8,49 +8,44 @@
 
 mod decode;
 mod delay;
+mod operation;
 mod phases;
 mod pipelined;
 mod plain_sqlx;
+mod programs;
 mod runs;
 mod section;
 mod statements;
 
 use std::{
     fs,
-    hint::black_box,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use service::{Options, Sparc};
 use testdb::Server;
 
 pub use self::section::section;
 use self::{
     delay::DelayProxy,
-    phases::PhaseTimes,
-    pipelined::Pipelined,
-    plain_sqlx::PlainSqlx,
+    operation::Operation,
+    programs::{Program, connect_programs, first_program_must_be_service},
     runs::Environment,
-    statements::{Statements, run_through_service},
+    statements::Statements,
 };
 use crate::{
-    DriverOptions, Failure,
-    argument_sets::{ArgumentSet, choose_argument_sets},
+    argument_sets::choose_argument_sets,
     capture::StatementCapture,
     client::Client,
-    compare::PRODUCTION_SETTINGS,
     data_set::DataSet,
-    live::create_filled_database,
-    report::{Report, RunInfo},
+    database::{PRODUCTION_SETTINGS, create_filled_database},
+    failure::Failure,
+    options::DriverOptions,
+    report::{DriverResults, OperationComparison, Report, RunInfo},
     sections,
 };
 
-/// The size of each program's connection pool, which is the service's default.
-const POOL_SIZE: u32 = 10;
 /// Numbers of concurrent clients.
 const CLIENT_COUNTS: [usize; 2] = [1, 8];
 /// The latency that the proxy adds to each round trip.
@@ -60,133 +55,6 @@ const CALIBRATION_STEPS: usize = 4;
 /// A database that fits in the shared buffers.
 const DATA_SET: DataSet =
     DataSet { users: 10_000, adventures: 100, active_sessions: 64, unstarted_sessions: 4000, ended_sessions: 2000 };
-
-/// A measured operation; `name` says what it reads or writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Operation {
-    Profile,
-    Lobby,
-    Details,
-    History,
-    Roll,
-}
-
-impl Operation {
-    /// All operations. The one that writes is measured last, so that its rolls do not change what the others read. (A
-    /// few rolls are made before, by the check that all programs return the same.)
-    const ALL: [Self; 5] = [Self::Profile, Self::Lobby, Self::Details, Self::History, Self::Roll];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Profile => "own profile",
-            Self::Lobby => "lobby",
-            Self::Details => "session details",
-            Self::History => "a session's rolls",
-            Self::Roll => "a roll",
-        }
-    }
-}
-
-/// What a program does with the result of an operation after decoding it.
-#[derive(Clone, Copy, Debug)]
-enum ResultUse {
-    /// Discards it. The measurements do this.
-    Discard,
-    /// Converts it to JSON, so that the programs' results can be compared.
-    Json,
-}
-
-/// An operation's result as JSON, or `None` with [`ResultUse::Discard`].
-type OptionalJson = Option<Value>;
-
-impl ResultUse {
-    fn discard_or_convert(self, result: impl Serialize) -> Result<OptionalJson, Failure> {
-        match self {
-            Self::Discard => {
-                // Keeps the compiler from leaving out the decoding of a result that nobody uses.
-                black_box(result);
-                Ok(None)
-            }
-            Self::Json => Ok(Some(serde_json::to_value(result)?)),
-        }
-    }
-}
-
-/// One of the three compared implementations.
-enum Program {
-    /// The service.
-    Service(Sparc),
-    /// Plain sqlx.
-    PlainSqlx(PlainSqlx),
-    /// tokio-postgres with pipelining.
-    Pipelined(Pipelined),
-}
-
-impl Program {
-    async fn run(
-        &self,
-        operation: Operation,
-        argument_set: &ArgumentSet,
-        result_use: ResultUse,
-    ) -> Result<OptionalJson, Failure> {
-        match self {
-            Self::Service(sparc) => run_through_service(sparc, operation, argument_set, result_use).await,
-            Self::PlainSqlx(program) => program.run(operation, argument_set, result_use).await,
-            Self::Pipelined(program) => program.run(operation, argument_set, result_use).await,
-        }
-    }
-}
-
-/// The measurements of the command `drivers`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct DriverResults {
-    /// The time of a round trip in milliseconds, without and with the added latency.
-    pub round_trip_ms: [f64; 2],
-    /// Each operation, with each number of clients, without and with the added latency.
-    pub operations: Vec<OperationComparison>,
-    /// The round trips of each operation.
-    pub round_trips: Vec<RoundTrips>,
-    /// The time of each phase of each operation.
-    pub phases: Vec<PhaseTimes>,
-}
-
-/// The number of round trips that the caller of an operation waits for.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct RoundTrips {
-    /// The operation.
-    pub name: String,
-    /// The numbers of the service, of plain sqlx, and of tokio-postgres with pipelining.
-    pub counts: [f64; 3],
-}
-
-/// An operation, measured in all three programs with one number of clients.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct OperationComparison {
-    /// The operation.
-    pub name: String,
-    /// Whether latency was added.
-    pub has_added_latency: bool,
-    /// Concurrent clients.
-    pub clients: usize,
-    /// The results of the service, of plain sqlx, and of tokio-postgres with pipelining.
-    pub results: [ProgramResult; 3],
-}
-
-/// The result of one program: its run with the median throughput.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct ProgramResult {
-    /// Operations per second.
-    pub operations_per_second: f64,
-    /// Median latency in milliseconds.
-    pub p50_ms: f64,
-    /// The 99th percentile of the latency in milliseconds.
-    pub p99_ms: f64,
-    /// Processor time of this process per operation, in milliseconds; `None` where the system does not report it. With
-    /// added latency, it includes the proxy's.
-    pub program_cpu_ms: Option<f64>,
-    /// Processor time of PostgreSQL per operation, in milliseconds.
-    pub postgresql_cpu_ms: Option<f64>,
-}
 
 /// Runs the command `drivers`.
 pub async fn run(options: &DriverOptions) -> Result<(), Failure> {
@@ -255,10 +123,6 @@ pub async fn run(options: &DriverOptions) -> Result<(), Failure> {
     sections::write_report_and_section(&report, &options.out, options.write_to_docs, "drivers", section(&report))
 }
 
-fn first_program_must_be_service() -> Failure {
-    Failure::Message("the first program must be the service".to_owned())
-}
-
 /// Starts a proxy to the database's server. Returns the proxy, and the URL with which a client connects to the database
 /// through the proxy.
 fn start_proxy(url: &str) -> Result<(DelayProxy, String), Failure> {
@@ -284,15 +148,4 @@ async fn calibrate(proxy: &DelayProxy, url: &str, delayed_url: &str) -> Result<[
         delayed = phases::measure_round_trip(delayed_url).await?;
     }
     Ok([direct, delayed].map(|time| time.as_secs_f64() * 1000.0))
-}
-
-/// Creates the three programs, connected to the database at `url`.
-async fn connect_programs(url: &str, statements: &Statements) -> Result<[Arc<Program>; 3], Failure> {
-    let sparc = Sparc::connect_with(url, Options::default().max_connections(POOL_SIZE)).await?;
-    Ok([
-        Program::Service(sparc),
-        Program::PlainSqlx(PlainSqlx::connect(url, statements.clone()).await?),
-        Program::Pipelined(Pipelined::new(url, statements.clone())?),
-    ]
-    .map(Arc::new))
 }

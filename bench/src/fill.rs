@@ -4,37 +4,18 @@ use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde::{Deserialize, Serialize};
 
 use crate::{
-    Failure,
     client::Client,
     data_set::{DataSet, EVENTS_PER_SESSION_WITH_EVENTS},
+    failure::Failure,
+    report::IndexBuild,
     rows::{
         FillContext, append_account, append_adventure, append_character, append_events, append_rolls, append_seats,
         append_session, append_user,
     },
+    schema::Schema,
 };
-
-/// One of the two compared schemas.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Schema {
-    /// The specification's.
-    Specification,
-    /// This project's.
-    Ours,
-}
-
-/// The build time and the size of an index, in the report.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct IndexBuild {
-    /// The index's name.
-    pub index: String,
-    /// Build time in milliseconds.
-    pub ms: f64,
-    /// Size in bytes.
-    pub bytes: f64,
-}
 
 /// The number of calls of [`TableRows::append_lines`] whose lines are sent to COPY in one chunk.
 const APPENDS_PER_CHUNK: u64 = 5000;

@@ -1,11 +1,8 @@
 //! The performance goals, and whether a report meets them.
 
 use crate::{
-    load_test::{LoadStep, max_sustained_step},
-    measure::StatementResult,
-    operations::OperationResult,
     overhead::BARE_INSERT_NAMES,
-    report::Report,
+    report::{LoadStep, OperationResult, Report, StatementResult, max_sustained_step},
 };
 
 /// A goal and its measurement.
@@ -260,7 +257,7 @@ fn growth_goal(report: &Report) -> Option<Goal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::live::{DelaySummary, LiveResults};
+    use crate::report::{DelaySummary, LiveResults};
 
     #[test]
     fn the_goal_for_delays_is_not_met_if_deliveries_are_late_or_known_to_be_missing() {

@@ -19,7 +19,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::{Deserialize, Serialize};
 use testdb::Server;
 use tokio::task::JoinSet;
 
@@ -30,15 +29,15 @@ use self::{
     servers::ApiServer,
 };
 use crate::{
-    Failure, HttpOptions,
     argument_sets::choose_argument_sets,
     client::Client,
-    compare::{AUTH_UID_SQL, PRODUCTION_SETTINGS},
     cpu::{self, CpuTimes},
     data_set::DataSet,
-    live::create_filled_database,
-    measure::quantile_ms,
-    report::{Report, RunInfo},
+    database::{AUTH_UID_SQL, PRODUCTION_SETTINGS, create_filled_database},
+    failure::Failure,
+    options::HttpOptions,
+    quantile::quantile_ms,
+    report::{ApiResult, HttpComparison, Report, RunInfo},
     sections,
 };
 
@@ -52,38 +51,6 @@ const MAX_WARM_UP_LENGTH: Duration = Duration::from_millis(300);
 /// The rows of the database, few enough to fit in the shared buffers.
 const DATA_SET: DataSet =
     DataSet { users: 10_000, adventures: 100, active_sessions: 64, unstarted_sessions: 4000, ended_sessions: 2000 };
-
-/// The report's results of both APIs for an operation with a number of clients.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct HttpComparison {
-    /// The operation.
-    pub name: String,
-    /// Concurrent clients.
-    pub clients: usize,
-    /// The result of PostgREST.
-    pub postgrest: ApiResult,
-    /// The result of the example web service.
-    pub service: ApiResult,
-    /// Requests per second of the web service divided by those of PostgREST.
-    pub ratio: f64,
-}
-
-/// The result of one API: its run with the median throughput.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct ApiResult {
-    /// Requests per second.
-    pub requests_per_second: f64,
-    /// Median latency in milliseconds.
-    pub p50_ms: f64,
-    /// The 99th percentile of the latency in milliseconds.
-    pub p99_ms: f64,
-    /// Processor time of the API process per request, in milliseconds; `None` where the system does not report it.
-    pub api_cpu_ms: Option<f64>,
-    /// Processor time of PostgreSQL per request, in milliseconds.
-    pub postgresql_cpu_ms: Option<f64>,
-    /// Bytes per response, including the headers.
-    pub bytes_per_response: f64,
-}
 
 /// The context that all runs share.
 struct Environment {

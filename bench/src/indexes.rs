@@ -2,26 +2,7 @@
 
 use std::collections::HashMap;
 
-use serde::{Deserialize, Serialize};
-
-use crate::{Failure, client::Client, measure::quantile_ms};
-
-/// An index, in the report.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Index {
-    /// Its table.
-    pub table: String,
-    /// Its name.
-    pub name: String,
-    /// Bytes on disk.
-    pub bytes: f64,
-    /// Its uses: first the names of the measured statements that read it, then the constraints that it serves, then the
-    /// uses in `OTHER_USES`.
-    pub used_by: Vec<String>,
-    /// Microseconds that it adds to each written row; `None` if it belongs to a constraint, or if the table has too few
-    /// rows to measure it.
-    pub write_cost_us: Option<f64>,
-}
+use crate::{client::Client, failure::Failure, quantile::quantile_ms, report::Index};
 
 /// Indexes that have other uses than by the measured statements, each with a description of these uses.
 const OTHER_USES: [(&str, &str); 17] = [

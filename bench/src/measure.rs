@@ -3,12 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
 use crate::{
-    Failure,
     client::Client,
-    plan::{self, Plan},
+    failure::Failure,
+    plan,
+    quantile::quantile_ms,
+    report::StatementResult,
     workload::{Role, STATEMENT_TIMEOUT, Workload},
 };
 
@@ -26,52 +26,6 @@ pub struct StatementPair {
     pub specification: Workload,
     /// The service's statement, in this schema.
     pub ours: Workload,
-}
-
-/// The result of measuring a [`StatementPair`], in the report. The fields that begin with `specification_` are about
-/// the specification's schema.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct StatementResult {
-    /// The name of the pair.
-    pub name: String,
-    /// The scale; 1 is 300 thousand sessions.
-    pub scale: f64,
-    /// The role that ran the statements.
-    pub role: String,
-    /// Median in the specification's schema, in milliseconds.
-    pub specification_ms: f64,
-    /// Whether the specification's statement was stopped; `specification_ms` is then a lower bound.
-    pub specification_timed_out: bool,
-    /// Median in this schema, in milliseconds.
-    pub ours_ms: f64,
-    /// `specification_ms` divided by `ours_ms`.
-    pub ratio: f64,
-    /// The 99th percentile in this schema, in milliseconds.
-    pub p99_ms: f64,
-    /// Median in this schema without the specification's statements in between, in milliseconds: the smallest of the
-    /// medians of a few rounds. The goal that limits how times grow with the data (see `goals`) compares this value
-    /// between scales.
-    pub ours_isolated_ms: f64,
-    /// Rows returned in this schema.
-    pub rows: u64,
-    /// Rows returned in the specification's schema.
-    pub specification_rows: u64,
-    /// The number of timed messages in this schema. A message that repeats the statement gives one time, the mean. Old
-    /// reports call it `timed_executions`.
-    #[serde(alias = "timed_executions")]
-    pub timed_messages: usize,
-    /// Planning and execution time in this schema by the server's clock, in milliseconds.
-    pub server_ms: f64,
-    /// A hash of the custom plan's shape, in this schema.
-    pub plan_hash: String,
-    /// A hash of the generic plan's shape, in this schema.
-    pub generic_plan_hash: String,
-    /// The numbers of executions of this schema's statement with a custom plan and with the generic plan.
-    pub plan_counts: (u64, u64),
-    /// Shared buffers that the custom plan hits or reads, the mean over several argument sets.
-    pub buffers: u64,
-    /// The custom plan in this schema.
-    pub plan: Plan,
 }
 
 /// The time for measuring one pair of statements.
@@ -140,7 +94,7 @@ impl StatementPair {
             || times.len() < max_executions && start.elapsed() < ISOLATED_TIME_BUDGET
         {
             let Some((time, _)) = self.ours.execute(our_client, self.role, times.len(), repeats).await? else {
-                return Err(Failure::TooSlow(self.name));
+                return Err(Failure::TooSlow { name: self.name, timeout: STATEMENT_TIMEOUT });
             };
             times.push(time);
         }
@@ -200,7 +154,7 @@ impl StatementPair {
                     .execute(our_client, self.role, round * MAX_EXECUTIONS_PER_ROUND + execution_number, repeats)
                     .await?
                 else {
-                    return Err(Failure::TooSlow(self.name));
+                    return Err(Failure::TooSlow { name: self.name, timeout: STATEMENT_TIMEOUT });
                 };
                 ours_times.push(time);
                 rows = returned_rows;
@@ -249,20 +203,4 @@ impl StatementPair {
             plan,
         })
     }
-}
-
-impl StatementResult {
-    /// Returns a key that identifies the result in a report: the scale and the statement's name.
-    #[must_use]
-    pub fn key(&self) -> (u64, String) {
-        (self.scale.to_bits(), self.name.clone())
-    }
-}
-
-/// Sorts the times, and returns their quantile at `fraction` (0.5 is the median) in milliseconds, or NaN if there are
-/// no times.
-pub fn quantile_ms(times: &mut [Duration], fraction: f64) -> f64 {
-    times.sort_unstable();
-    let index = ((times.len() as f64 - 1.0) * fraction).ceil().max(0.0) as usize;
-    times.get(index).map_or(f64::NAN, |time| time.as_secs_f64() * 1000.0)
 }

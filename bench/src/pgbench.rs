@@ -2,8 +2,7 @@
 
 use std::fmt::Write;
 
-/// The value that stands for a new random UUID in each transaction.
-pub const NEW_UUID: &str = "gen_random_uuid()";
+use crate::sql_values::NEW_UUID;
 
 /// A statement of a script, and the values of its parameters.
 #[derive(Clone, Debug)]

@@ -1,39 +1,13 @@
 //! The plan of a measured statement, made under the role that runs it.
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    Failure,
     client::Client,
+    failure::Failure,
+    report::Plan,
     workload::{Role, Workload, begin_and_setup_sql},
 };
-
-/// The plan of a statement, with measurements of its execution, in the report.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Plan {
-    /// The text of EXPLAIN.
-    pub text: String,
-    /// The plan's nodes with their tables, indexes and join types. Costs and times are left out, because they differ
-    /// between runs.
-    pub shape: String,
-    /// The sum of planning and execution time, in milliseconds.
-    pub ms: f64,
-    /// Shared buffers hit or read, the mean over several argument sets.
-    pub buffers: u64,
-}
-
-impl Plan {
-    /// Returns the FNV-1a hash of the shape.
-    #[must_use]
-    pub fn hash(&self) -> String {
-        let hash = self
-            .shape
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-        format!("{hash:016x}")
-    }
-}
 
 /// The maximum number of argument sets over which the buffers are averaged.
 const MAX_EXPLAINED_ARGUMENT_SETS: usize = 16;

@@ -7,7 +7,10 @@ use plotters::{
     prelude::*,
 };
 
-use crate::{Failure, measure::StatementResult, report::Report};
+use crate::{
+    failure::Failure,
+    report::{Report, StatementResult},
+};
 
 // Colours that people with red-green colour blindness can distinguish: blue, vermilion and green. Where schemas are
 // compared, the first is that of this project's schema ("this schema"), and the second that of the specification's.

@@ -1,6 +1,7 @@
 //! The statements with which users read: the specification's, and the service's, which are captured by calling its
 //! operations. Identifiers call the service's statements `ours`.
 
+mod list;
 mod lobby;
 
 use service::{
@@ -10,76 +11,11 @@ use service::{
 };
 use testdb::PreparedStatement;
 
+use self::list::Reads;
 use crate::{
-    Failure,
-    argument_sets::ArgumentSet,
-    capture::StatementCapture,
-    measure::StatementPair,
-    workload::{Execution, Role, Workload},
+    argument_sets::ArgumentSet, capture::StatementCapture, failure::Failure, measure::StatementPair,
+    sql_values::quote_literal, workload::Role,
 };
-
-/// The list of reads, to which each of the `add_…_reads` functions of this module and of `lobby` adds some.
-struct Reads<'a> {
-    argument_sets: &'a [ArgumentSet],
-    /// The reads so far.
-    pairs: Vec<StatementPair>,
-}
-
-/// Quotes a value as an SQL literal.
-pub fn quote_literal(value: impl std::fmt::Display) -> String {
-    format!("'{}'", value.to_string().replace('\'', "''"))
-}
-
-/// Returns the workload of one prepared statement, executed with each argument set. `user_and_values` returns the user
-/// who executes the statement with an argument set, and the statement's values.
-pub fn single_statement_workload(
-    name: &str,
-    sql: String,
-    argument_sets: &[ArgumentSet],
-    user_and_values: impl Fn(&ArgumentSet) -> (String, Vec<String>),
-) -> Workload {
-    let executions = argument_sets
-        .iter()
-        .map(|argument_set| {
-            let (user, values) = user_and_values(argument_set);
-            let values = if values.is_empty() { String::new() } else { format!("({})", values.join(", ")) };
-            Execution { user, setup_sql: String::new(), timed_sql: format!("EXECUTE {name}{values}") }
-        })
-        .collect();
-    Workload { prepared: vec![(name.to_owned(), sql)], executions }
-}
-
-impl Reads<'_> {
-    /// Adds a read. For each of the two schemas, it takes the statement, and a function that returns the user and the
-    /// statement's values for an argument set.
-    fn add(
-        &mut self,
-        name: &'static str,
-        role: Role,
-        specification_sql: &str,
-        specification_user_and_values: impl Fn(&ArgumentSet) -> (String, Vec<String>),
-        our_statement: &PreparedStatement,
-        ours_user_and_values: impl Fn(&ArgumentSet) -> (String, Vec<String>),
-    ) {
-        self.pairs.push(StatementPair {
-            name,
-            role,
-            is_repeatable: true,
-            specification: single_statement_workload(
-                "specification",
-                specification_sql.to_owned(),
-                self.argument_sets,
-                specification_user_and_values,
-            ),
-            ours: single_statement_workload(
-                "ours",
-                our_statement.sql.clone(),
-                self.argument_sets,
-                ours_user_and_values,
-            ),
-        });
-    }
-}
 
 /// Captures the service's statements, and returns all reads, each paired with the specification's.
 pub async fn capture_reads(

@@ -10,22 +10,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::{Deserialize, Serialize};
 use service::{Operations, Options, Sparc, users::ProfileChanges};
 use testdb::Server;
 
 pub use self::section::section;
 use crate::{
-    Failure, ReplicaOptions,
     argument_sets::choose_argument_sets,
     client::Client,
-    compare::PRODUCTION_SETTINGS,
     data_set::{RowKind, row_id},
-    live::{self, DATA_SET},
-    load_test::{self, DELIVERY_TIMEOUT, Delivery, POOL_SIZE},
-    measure::quantile_ms,
+    database::{PRODUCTION_SETTINGS, create_filled_database},
+    failure::Failure,
+    live::DATA_SET,
+    load_test::{self, Delivery, POOL_SIZE},
     operations::{self, Environment, Operation},
-    report::{Report, RunInfo},
+    options::ReplicaOptions,
+    quantile::quantile_ms,
+    report::{DELIVERY_TIMEOUT, ReplicaLoadStep, ReplicaResults, Report, RunInfo, TrackingCost},
     sections,
 };
 
@@ -45,57 +45,6 @@ const RUN_PAIRS: usize = 9;
 /// The duration of a run of rolls.
 const RUN_LENGTH: Duration = Duration::from_secs(2);
 
-/// The measurements of replicas.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct ReplicaResults {
-    /// Concurrent sessions of six players.
-    pub sessions: u64,
-    /// The step of the load test with polling players and with subscribing players, each without a replica, with one
-    /// and with two.
-    pub load_steps: Vec<ReplicaLoadStep>,
-    /// Milliseconds from the answer to a write's commit until another user sees the write: the median, the 99th
-    /// percentile and the maximum.
-    pub visibility_delay_ms: [f64; 3],
-    /// The cost of tracking log positions, measured with rolls by one client and by eight clients.
-    pub tracking: Vec<TrackingCost>,
-}
-
-/// A step of the load test, with the processors that each server kept busy.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct ReplicaLoadStep {
-    /// Whether players poll instead of subscribing.
-    pub is_polling: bool,
-    /// The number of standbys that the service uses as replicas. Both standbys run in each step.
-    pub replicas: usize,
-    /// The 99th percentile of a roll's latency, in milliseconds.
-    pub roll_p99_ms: f64,
-    /// The 99th percentile of the time from the moment a roll was due until all six players have received its event, in
-    /// milliseconds.
-    pub delivered_to_all_p99_ms: f64,
-    /// The mean number of processors that the primary kept busy. `None` on a system without `/proc`, as are
-    /// `service_cpus` and each element of `replica_cpus`.
-    pub primary_cpus: Option<f64>,
-    /// The mean number of processors that each replica kept busy.
-    pub replica_cpus: Vec<Option<f64>>,
-    /// The mean number of processors that the service kept busy.
-    pub service_cpus: Option<f64>,
-}
-
-/// The cost of tracking: rolls by a service with replicas, which tracks log positions, and by a service without
-/// replicas, which does not. All rolls run on the primary, so the difference is the cost of tracking.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct TrackingCost {
-    /// Concurrent clients.
-    pub clients: u32,
-    /// Rolls per second without replicas, the mean of the runs.
-    pub rolls_per_second_without_replicas: f64,
-    /// Rolls per second with replicas, the mean of the runs.
-    pub rolls_per_second_with_replicas: f64,
-    /// The percentage of rolls per second lost with replicas: the median over the pairs of runs, so it is not exactly
-    /// the difference of the two means.
-    pub loss_percent: f64,
-}
-
 /// Runs the command `replicas`.
 pub async fn run(options: &ReplicaOptions) -> Result<(), Failure> {
     fs::create_dir_all(&options.out)?;
@@ -104,7 +53,7 @@ pub async fn run(options: &ReplicaOptions) -> Result<(), Failure> {
     let primary = Server::start_plain(Some(&settings)).await?;
     let mut report =
         Report { run_info: RunInfo::read(&mut Client::open(primary.url()).await?).await?, ..Report::default() };
-    let database = live::create_filled_database(&primary, DATA_SET).await?;
+    let database = create_filled_database(&primary, DATA_SET).await?;
     // The standbys are kept until the end of the command, because dropping one stops its server.
     let (mut standbys, mut replica_urls) = (Vec::new(), Vec::new());
     // The first is the primary's, and the others are those of the standbys.

@@ -1,14 +1,38 @@
-//! The contents of `report.json`.
+//! The contents of `report.json`. `run_info` describes the run; each other module below this one has the results of one
+//! kind of measurement.
+
+mod creations;
+mod days;
+mod drivers;
+mod http;
+mod indexes;
+mod live;
+mod load_steps;
+mod operations;
+mod overhead;
+mod replicas;
+mod run_info;
+mod statements;
 
 use std::{collections::HashSet, fs, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    Failure, client::Client, days::DayResult, drivers::DriverResults, growth::CreationResult, http::HttpComparison,
-    indexes::Index, live::LiveResults, load_test::LoadStep, measure::StatementResult, operations::OperationResult,
-    overhead::Overhead, replicas::ReplicaResults,
+pub use self::{
+    creations::{CreationResult, IndexBuild},
+    days::DayResult,
+    drivers::{DriverResults, OperationComparison, PhaseTimes, ProgramResult, RoundTrips},
+    http::{ApiResult, HttpComparison},
+    indexes::Index,
+    live::{AlternativeResult, BroadcastCost, DelaySummary, IdleCpuUsage, LiveResults, WriterComparison},
+    load_steps::{DELIVERY_TIMEOUT, LoadStep, max_sustained_step, sustained_definition},
+    operations::OperationResult,
+    overhead::Overhead,
+    replicas::{ReplicaLoadStep, ReplicaResults, TrackingCost},
+    run_info::RunInfo,
+    statements::{Plan, StatementResult},
 };
+use crate::failure::Failure;
 
 /// The measurements of a run. A command fills only the fields that it measures.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -115,57 +139,11 @@ pub fn nearest_to_1(scales: impl IntoIterator<Item = f64>) -> Option<f64> {
     scales.into_iter().min_by(|a, b| a.ln().abs().total_cmp(&b.ln().abs()))
 }
 
-/// The machine, the server and the duration of a run.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub struct RunInfo {
-    /// The server's version.
-    pub server_version: String,
-    /// The number of processors.
-    pub processors: usize,
-    /// Memory in GiB; `None` where the system does not report it.
-    pub memory_gib: Option<u64>,
-    /// Names and values of the server settings that affect the results.
-    pub server_settings: Vec<(String, String)>,
-    /// Duration of the run in seconds, or the sum of the runs whose reports were merged.
-    pub seconds: f64,
-}
-
-/// Selects the settings of the server that affect the results.
-const SELECT_SETTINGS: &str = "SELECT name, setting || coalesce(' ' || unit, '')
-    FROM pg_settings
-    WHERE name IN ('shared_buffers', 'wal_level', 'fsync', 'synchronous_commit', 'full_page_writes', 'work_mem', 'jit',
-      'effective_cache_size', 'random_page_cost', 'max_wal_size', 'max_connections')
-    ORDER BY name";
-
-impl RunInfo {
-    /// Reads the information from the server and from the operating system, except `seconds`, which is 0.
-    pub async fn read(client: &mut Client) -> Result<Self, Failure> {
-        let memory_gib = std::fs::read_to_string("/proc/meminfo").ok().and_then(|meminfo| {
-            let kib: u64 = meminfo.lines().next()?.split_whitespace().nth(1)?.parse().ok()?;
-            Some(kib / 1024 / 1024)
-        });
-        Ok(Self {
-            server_version: client.fetch_value("SHOW server_version").await?,
-            processors: std::thread::available_parallelism().map_or(0, usize::from),
-            memory_gib,
-            server_settings: client
-                .fetch_rows(SELECT_SETTINGS)
-                .await?
-                .into_iter()
-                .filter_map(|row| row.try_into().ok())
-                .map(|[name, setting]: [String; 2]| (name, setting))
-                .collect(),
-            seconds: 0.0,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{from_value, json, to_value};
 
     use super::*;
-    use crate::{growth::CreationResult, live::DelaySummary};
 
     #[test]
     fn old_names_of_fields_are_read() {

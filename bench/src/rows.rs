@@ -12,7 +12,7 @@ use crate::{
         DataSet, EVENTS_PER_SESSION_WITH_EVENTS, MINUTES_PER_DAY, RowKind, SessionState, draw, id_within_session,
         join_code, row_id,
     },
-    fill::Schema,
+    schema::Schema,
 };
 
 const MINUTES_PER_YEAR: u64 = 365 * MINUTES_PER_DAY;

@@ -4,7 +4,7 @@
 
 use std::{fs, path::Path};
 
-use crate::{Failure, report::Report};
+use crate::{failure::Failure, report::Report};
 
 /// Writes the report as `report.json` into `folder`, and next to it `text` as `NAME.md`. `text` is the section of
 /// `performance.md` called `name`, or `None` if there are no measurements for it. If `write_to_docs`, also puts the

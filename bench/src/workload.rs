@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::{Failure, client::Client};
+use crate::{argument_sets::ArgumentSet, client::Client, failure::Failure};
 
 /// The database role that runs a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +89,25 @@ impl Workload {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Returns the workload of one prepared statement, executed with each argument set. `user_and_values` returns the user
+/// who executes the statement with an argument set, and the statement's values.
+pub fn single_statement_workload(
+    name: &str,
+    sql: String,
+    argument_sets: &[ArgumentSet],
+    user_and_values: impl Fn(&ArgumentSet) -> (String, Vec<String>),
+) -> Workload {
+    let executions = argument_sets
+        .iter()
+        .map(|argument_set| {
+            let (user, values) = user_and_values(argument_set);
+            let values = if values.is_empty() { String::new() } else { format!("({})", values.join(", ")) };
+            Execution { user, setup_sql: String::new(), timed_sql: format!("EXECUTE {name}{values}") }
+        })
+        .collect();
+    Workload { prepared: vec![(name.to_owned(), sql)], executions }
 }
 
 /// Returns the SQL that begins the transaction, runs the setup, and sets the role and the claims that the caller's

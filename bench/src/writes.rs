@@ -6,39 +6,24 @@
 
 mod accounts_and_jobs;
 
-use entity::sea_orm_active_enums::Attribute;
 use sea_orm::TransactionTrait;
-use service::{
-    Difficulty, JoinCode, Operations,
-    dice::{NewRoll, Roller},
-    events::NewEvent,
-};
+use service::{JoinCode, Operations, events::NewEvent};
 use uuid::Uuid;
 
 use crate::{
-    Failure,
     argument_sets::ArgumentSet,
     capture::StatementCapture,
+    failure::Failure,
     measure::StatementPair,
     overhead,
-    pgbench::NEW_UUID,
-    reads::{quote_literal, single_statement_workload},
-    workload::{Execution, Role, Workload},
+    roll::{ROLL_EVENT_PAYLOAD, new_roll, roll_values},
+    sql_values::{NEW_UUID, quote_literal},
+    workload::{Execution, Role, Workload, single_statement_workload},
 };
 
 /// The specification's statement that writes an event. It is prepared under the name `event`.
 const INSERT_EVENT: &str =
     "INSERT INTO session_events (session_id, event_type, payload) VALUES ($1, $2, $3) RETURNING *";
-
-/// Inserts a thousand expired events, without triggers; the measured job deletes them. They have the payloads of
-/// existing events, so each is too large for the free space that is left on existing pages. So all of them go to new
-/// pages together, like events that are written one after another. With empty payloads, they would be scattered over
-/// the free space of a thousand pages.
-const INSERT_OLD_EVENTS: &str = "SET LOCAL session_replication_role = replica;
-    INSERT INTO session_events (session_id, event_type, payload, created_at)
-    SELECT session_id, event_type, payload, now() - INTERVAL '1 day' - INTERVAL '1 minute' * row_number() OVER ()
-    FROM (SELECT session_id, event_type, payload FROM session_events LIMIT 1000) AS existing;
-    SET LOCAL session_replication_role = origin";
 
 /// Returns the specification's workload: prepared statements, and the SQL that executes them one after another.
 /// `user_and_sql` returns the user and that SQL for an argument set.
@@ -71,9 +56,6 @@ const STARTABLE_STATUSES: [&str; 3] = ["waiting", "starting_soon", "active"];
 /// The payload of the events `player_joined` and `player_left`, with made-up values.
 const SEAT_EVENT_PAYLOAD: &str =
     r#"{"user_id": "0", "display_name": "Player", "character_name": "Hero", "character_class": "rogue"}"#;
-/// The payload of a roll's event, with made-up values.
-pub const ROLL_EVENT_PAYLOAD: &str = r#"{"roll_id": "0", "character_name": "Hero", "roll_type": "attribute_check",
-    "attribute": "might", "difficulty": 9, "results": [4, 2, 6], "total": 12, "outcome": "success", "success": true}"#;
 
 /// Captures the service's statements. Returns all writes, each paired with the specification's, and the bare INSERTs of
 /// `overhead`, which run without triggers and policies in both schemas.
@@ -159,26 +141,6 @@ async fn capture_rolls_and_events(
         }),
     };
     Ok(vec![one_event, one_roll])
-}
-
-/// Returns the roll that the player of an argument set makes.
-pub fn new_roll(argument_set: &ArgumentSet) -> Result<NewRoll, Failure> {
-    Ok(NewRoll::attribute_check(
-        argument_set.session,
-        Roller::Character(argument_set.character),
-        Attribute::Might,
-        Difficulty::new(9)?,
-    ))
-}
-
-/// Returns the values of the service's INSERT of a roll as SQL expressions, in the order of its parameters: the ids of
-/// the roll, the session and the character, no creature, the attribute, the difficulty, the type, no modifiers and no
-/// description.
-pub fn roll_values(argument_set: &ArgumentSet) -> Vec<String> {
-    let [session, character] = [argument_set.session, argument_set.character].map(quote_literal);
-    [NEW_UUID, &session, &character, "NULL", "'might'", "9", "'attribute_check'", "'[]'", "NULL"]
-        .map(str::to_owned)
-        .to_vec()
 }
 
 /// Captures joining, leaving, starting and completing a session.

@@ -1,27 +1,29 @@
 //! The demo game: a Seer and three players play at human speed, and the lobby has three more sessions. Each scene of
 //! the adventure lists the actions of the Seer and the players.
 
+mod refusal;
 mod setup;
 mod visitors_sessions;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sparc::entity::{
-    adventures, creatures,
     sea_orm_active_enums::{Attribute, SessionStatus},
     sessions,
 };
 use sparc::service::{
     Difficulty, Error, IdentityConnection, MaxPlayers, Operations, Sparc,
-    adventures::AdventureContent,
     dice::{Modifier, NewInitiative, NewRoll, Roller},
     events::NewEvent,
     sessions::{NewSession, Visibility},
 };
 use tokio::{sync::watch, time::sleep};
 use uuid::Uuid;
+
+use refusal::{ignore_refusal, is_refusal};
+use setup::Demo;
 
 use crate::game_state::{change_game_state, damage_or_heal, set_hit_points};
 
@@ -58,26 +60,6 @@ struct Action {
     /// Whether this action rolls for the initiative of all players and the foe.
     #[serde(rename = "initiative")]
     is_initiative_roll: bool,
-}
-
-/// A player of the demo, with the id of their character.
-struct Player {
-    user: IdentityConnection,
-    hero_id: Uuid,
-    primary_attribute: Attribute,
-}
-
-struct Demo {
-    sparc: Sparc,
-    seer: IdentityConnection,
-    /// The players, by their keys.
-    party: BTreeMap<&'static str, Player>,
-    adventure: adventures::Model,
-    content: AdventureContent,
-    /// The creature that the players fight.
-    foe: creatures::Model,
-    /// The time between two actions.
-    action_interval: Duration,
 }
 
 /// The hit points that a successful attack takes away, and that a successful healing roll restores.
@@ -248,19 +230,6 @@ impl Demo {
             damage_or_heal(&self.seer, session_id, healed_player.hero_id, -HIT_POINTS_PER_SUCCESS).await?;
         }
         Ok(())
-    }
-}
-
-/// Returns whether the request was refused, so that repeating it would not help.
-fn is_refusal(error: &Error) -> bool {
-    error.http_status() < 500
-}
-
-/// Returns `None` for a request that was refused. A failure, such as a lost connection, stays an error.
-fn ignore_refusal<T>(outcome: Result<T, Error>) -> Result<Option<T>, Error> {
-    match outcome {
-        Err(error) if is_refusal(&error) => Ok(None),
-        outcome => outcome.map(Some),
     }
 }
 

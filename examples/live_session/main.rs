@@ -5,23 +5,30 @@
 //! the page can watch, take a seat and roll. With `DATABASE_URL`, the program uses that database.
 //! `cargo run --example live_session -- --help` lists the options.
 //!
-//! This file starts the service, and `routes.rs` has its routes. `auth.rs` authenticates requests, `api_error.rs` has
-//! the error responses, and `openapi.rs` describes the routes. `demo.rs` plays the demo game, `demo_visitors.rs` lets
-//! visitors take part, and `game_state.rs` writes the game state of a session.
+//! This file starts the service, and `routes.rs` has its routes, with the state of `app.rs`. `openapi.rs` describes the
+//! routes, `callers.rs` authenticates requests with the tokens of `tokens.rs`, `log_position.rs` lets clients read
+//! their own writes, and `api_error.rs` has the error responses. `demo.rs` plays the demo game, `demo_session.rs` and
+//! `demo_visitors.rs` let visitors take part, and `game_state.rs` writes the game state of a session.
 
 mod api_error;
-mod auth;
+mod app;
+mod callers;
 mod demo;
+mod demo_session;
 mod demo_visitors;
 mod game_state;
+mod log_position;
 mod openapi;
 mod routes;
+mod tokens;
 
 use std::{fs, net::Ipv4Addr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
-use auth::TokenKeys;
+use app::App;
 use clap::Parser;
+use demo_session::CurrentDemoSession;
 use sparc::service::{Options, Sparc};
+use tokens::TokenKeys;
 use tokio::{net::TcpListener, time::sleep};
 use uuid::Uuid;
 
@@ -51,18 +58,6 @@ struct Arguments {
     jwks: Option<PathBuf>,
 }
 
-/// More seconds than any process runs. The exact number does not matter, because `sleep` limits it to about thirty
-/// years.
-const FOREVER_SECONDS: u64 = u64::MAX / 2;
-
-/// The state that all handlers share.
-#[derive(Clone)]
-struct App {
-    sparc: Sparc,
-    token_keys: Arc<TokenKeys>,
-    demo_session: demo_visitors::CurrentDemoSession,
-}
-
 #[tokio::main]
 async fn main() -> ExitCode {
     match run(Arguments::parse()).await {
@@ -90,9 +85,9 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let sparc = Sparc::connect_with(database.url(), options).await?;
     let action_interval = Duration::try_from_secs_f32(arguments.action_interval)?;
     let demo_session = if arguments.no_demo {
-        demo_visitors::CurrentDemoSession::none(&sparc)
+        CurrentDemoSession::none(&sparc)
     } else {
-        demo_visitors::CurrentDemoSession::start(&sparc, action_interval).await
+        CurrentDemoSession::start(&sparc, action_interval).await
     };
 
     let message = if arguments.no_demo { "The service listens" } else { "A game is being played" };
@@ -100,7 +95,8 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let app = App { sparc: sparc.clone(), token_keys, demo_session };
     let routes = routes::routes(!arguments.no_demo);
     let shutdown_signal = async move {
-        wait_for_stop_signal(Duration::from_secs(arguments.for_seconds.unwrap_or(FOREVER_SECONDS))).await;
+        // `sleep` limits `Duration::MAX` to about thirty years.
+        wait_for_stop_signal(arguments.for_seconds.map_or(Duration::MAX, Duration::from_secs)).await;
         // Closing ends the streams of events, for which the HTTP server would otherwise wait.
         let _ = sparc.close().await;
     };

@@ -10,7 +10,7 @@ use axum::{
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use crate::{App, api_error::ApiError};
+use crate::{api_error::ApiError, app::App};
 
 /// Collects the routes and their descriptions.
 pub struct Api {

@@ -26,10 +26,12 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::{
-    App, FOREVER_SECONDS,
     api_error::{ApiError, errors_as_json},
-    auth::{self, RequestConnections, User, Viewer},
-    demo_visitors, game_state, openapi,
+    app::App,
+    callers::{User, Viewer},
+    demo_visitors, game_state,
+    log_position::{RequestConnections, add_log_position_header},
+    openapi,
 };
 
 /// Returns the routes. Only a program with the demo has the route with which visitors sign up.
@@ -118,7 +120,7 @@ pub fn routes(has_demo: bool) -> axum::Router<App> {
         .router()
         .route("/", axum::routing::get(page))
         .layer(map_response(errors_as_json))
-        .layer(from_fn(auth::add_log_position_header))
+        .layer(from_fn(add_log_position_header))
 }
 
 type ApiResult<T> = Result<Json<T>, ApiError>;
@@ -289,9 +291,11 @@ async fn events(
         Ok(event) => sse::Event::default().id(event.seq.to_string()).json_data(event),
         Err(error) => sse::Event::default().event("failed").json_data(ApiError::from(error)),
     });
-    let seconds_until_expiry =
-        token_expires_at.map_or(FOREVER_SECONDS, |expiry| expiry.saturating_sub(jsonwebtoken::get_current_timestamp()));
-    let events = events.take_until(Box::pin(sleep(Duration::from_secs(seconds_until_expiry))));
+    // `sleep` limits `Duration::MAX`, for a visitor, to about thirty years.
+    let time_until_expiry = token_expires_at.map_or(Duration::MAX, |expiry| {
+        Duration::from_secs(expiry.saturating_sub(jsonwebtoken::get_current_timestamp()))
+    });
+    let events = events.take_until(Box::pin(sleep(time_until_expiry)));
     Ok(Sse::new(events).keep_alive(sse::KeepAlive::new().interval(Duration::from_secs(10))))
 }
 

@@ -2,14 +2,9 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use sea_orm_migration::prelude::*;
-
 use crate::{
-    manifest::{self, CatalogObject, Definitions, Environment},
-    preflight,
-    printable::escape_unprintable,
-    record::{self, AppliedMigrations, Record},
-    renames, repeatable,
+    catalog::CatalogObject, manifest, migrations::migration_names, printable::escape_unprintable, record, renames,
+    state::State, versions,
 };
 
 /// One object that differs from the manifest.
@@ -64,75 +59,7 @@ impl Report {
     }
 }
 
-/// The state of a database, and what this program expects in it.
-pub(crate) struct State {
-    pub(crate) environment: Environment,
-    /// The database's objects of every kind that the manifest covers, whoever created them.
-    pub(crate) found_objects: Vec<CatalogObject>,
-    /// The lines of the manifest that apply to this database: each object that it must have, with its definition.
-    pub(crate) expected: Definitions,
-    /// Applied migrations, in order, including `unlisted_migrations`. `None` if the role cannot read
-    /// `public.sparc_migrations`.
-    pub(crate) applied_migrations: Option<Vec<String>>,
-    /// Migrations that `private.sparc_record` lists as applied, but `public.sparc_migrations` does not.
-    pub(crate) unlisted_migrations: Vec<String>,
-    /// What the program recorded in `private.sparc_record`.
-    pub(crate) record: Record,
-}
-
 impl State {
-    /// Reads the state. The call must be in a transaction; it sets the transaction's `search_path` to `pg_catalog`.
-    /// Returns an error if the server is too old, or if `public.sparc_migrations` lists a migration that this program
-    /// does not have.
-    pub(crate) async fn read<C: ConnectionTrait>(db: &C) -> Result<Self, DbErr> {
-        preflight::check_server_version(db).await?;
-        let record = Record::read(db).await?;
-        let environment = Environment::read(db, &record).await?;
-        let mut unlisted_migrations = Vec::new();
-        let applied_migrations = match record::read_applied(db).await? {
-            AppliedMigrations::Unreadable => None,
-            AppliedMigrations::Listed(mut listed) => {
-                preflight::check_migrations_known(&listed, record.version.as_deref())?;
-                unlisted_migrations.extend(record.migrations.iter().filter(|name| !listed.contains(name)).cloned());
-                listed.extend(unlisted_migrations.iter().cloned());
-                listed.sort_unstable();
-                Some(listed)
-            }
-        };
-        let found_objects = manifest::read_objects(db, &environment).await?;
-        let mut expected = manifest::definitions();
-        expected.retain(|object, _| environment.line_applies(object));
-        Ok(Self { environment, found_objects, expected, applied_migrations, unlisted_migrations, record })
-    }
-
-    /// Returns the database's objects by their names in the manifest.
-    pub(crate) fn found_by_name(&self) -> BTreeMap<&str, &CatalogObject> {
-        self.found_objects.iter().map(|found| (found.name.as_str(), found)).collect()
-    }
-
-    /// Whether the object belongs to the schema of this version, or an earlier version created it.
-    pub(crate) fn is_ours(&self, object: &str) -> bool {
-        self.expected.contains_key(object) || self.record.objects.contains(object)
-    }
-
-    /// Whether an earlier version has installed the whole schema (only then does the record list migrations), and
-    /// migrations of this version are pending.
-    pub(crate) fn needs_upgrade(&self) -> bool {
-        !self.record.migrations.is_empty() && !self.pending_migrations().is_empty()
-    }
-
-    /// Returns the migrations that are not applied.
-    pub(crate) fn pending_migrations(&self) -> Vec<String> {
-        let names = record::migration_names();
-        match &self.applied_migrations {
-            Some(applied) => names.into_iter().filter(|name| !applied.contains(name)).collect(),
-            // The role cannot read `public.sparc_migrations`. If that is a table (and not, for example, a view of that
-            // name), all migrations count as applied.
-            None if self.found_by_name().contains_key("table public.sparc_migrations") => Vec::new(),
-            None => names,
-        }
-    }
-
     /// Compares the database with the manifest. If migrations are pending, the report lists nothing but them.
     pub(crate) fn report(&self) -> Report {
         let mut report = Report { pending: self.pending_migrations(), ..Report::default() };
@@ -212,7 +139,7 @@ impl State {
     /// role cannot read the record, or if a newer version of this program wrote it: its entries may have another form.
     fn differences_of_record(&self, found_by_name: &BTreeMap<&str, &CatalogObject>) -> Vec<Difference> {
         let record = &self.record;
-        if !record.is_readable || preflight::check_not_migrated_by_newer_version(self).is_err() {
+        if !record.is_readable || versions::check_not_migrated_by_newer_version(record).is_err() {
             return Vec::new();
         }
         let mut differences = Vec::new();
@@ -226,7 +153,7 @@ impl State {
         if record.version.is_none() {
             add("version", None, env!("CARGO_PKG_VERSION").to_owned());
         }
-        let migrations = record::migration_names();
+        let migrations = migration_names();
         if !migrations.iter().all(|name| record.migrations.contains(name)) {
             let found: Vec<&str> = record.migrations.iter().map(String::as_str).collect();
             add("migrations", join_found(&found), migrations.join(", "));
@@ -251,42 +178,6 @@ impl State {
             add("schemas", join_found(&found), schemas.join(", "));
         }
         differences
-    }
-
-    /// Whether the whole schema is installed, but `private.sparc_record` lacks something without which an upgrade would
-    /// go wrong. Without the version, `up` would not notice that a newer version has migrated the database. Without the
-    /// list of migrations, it would install the schema a second time. Without the list of objects, it would keep
-    /// objects that this version no longer has.
-    pub(crate) fn has_damaged_record(&self) -> bool {
-        // Policies and triggers are created last, so if one exists, the whole schema is installed.
-        let is_installed = self.found_objects.iter().any(|found| {
-            matches!(manifest::kind(&found.name), "policy" | "trigger")
-                && found.name.contains(" on public.")
-                && self.expected.contains_key(&found.name)
-        });
-        let record = &self.record;
-        is_installed && (record.version.is_none() || record.migrations.is_empty() || record.objects.is_empty())
-    }
-
-    /// Returns the definitions of the database's objects. Because the database may lack `pg_cron`, the jobs'
-    /// definitions are taken from `sql/jobs/schedule.sql`.
-    pub(crate) fn found_definitions(&self) -> Definitions {
-        let mut definitions: Definitions =
-            self.found_objects.iter().map(|found| (found.name.clone(), found.definition.clone())).collect();
-        definitions.extend(repeatable::jobs().into_iter().map(|(name, command)| (format!("job {name}"), command)));
-        definitions
-    }
-
-    /// Returns the manifest of the database. The lines of objects that this database cannot have are taken from the
-    /// committed manifest.
-    pub(crate) fn full_manifest(&self) -> String {
-        let mut definitions = self.found_definitions();
-        definitions.extend(
-            manifest::definitions()
-                .into_iter()
-                .filter(|(object, _)| !object.starts_with("job ") && !self.environment.line_applies(object)),
-        );
-        manifest::format_lines(&definitions)
     }
 
     /// Whether the operator may have removed the missing object on purpose: it is a table's membership in the

@@ -2,12 +2,7 @@
 
 use sea_orm_migration::prelude::*;
 
-use crate::{
-    MigrationError,
-    check::State,
-    manifest::{self, CatalogObject},
-    query,
-};
+use crate::{MigrationError, catalog::CatalogObject, manifest, query, state::State};
 
 /// Returns the names of the schema's objects that a DROP ... CASCADE of `to_drop` drops: the objects in `to_drop`, and
 /// those that depend on them. An object that would lose only a part is returned as a whole: for example, if a table

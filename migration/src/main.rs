@@ -234,7 +234,8 @@ fn generate(name: &str) -> Result<(), String> {
         ));
     }
     let crate_folder = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| ".".to_owned());
+    let migrations_folder = format!("{crate_folder}/src/migrations");
     let use_utc = true; // for the time in the name of the file
-    sea_orm_cli::run_migrate_generate(&crate_folder, name, use_utc)
-        .map_err(|error| format!("Writing the migration in {crate_folder} failed: {error}."))
+    sea_orm_cli::run_migrate_generate(&migrations_folder, name, use_utc)
+        .map_err(|error| format!("Writing the migration in {migrations_folder} failed: {error}."))
 }

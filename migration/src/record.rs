@@ -4,13 +4,12 @@
 
 use std::collections::BTreeSet;
 
-use sea_orm_migration::{
-    MigratorTrait,
-    prelude::*,
-    sea_orm::{self, FromQueryResult},
-};
+use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 
-use crate::{Migrator, manifest, preflight, query, script};
+use crate::{manifest, migrations::migration_names, query, table_access};
+
+/// The version of the schema, which all patch releases share.
+const SCHEMA_VERSION: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
 
 /// The rows of `private.sparc_record`.
 #[derive(Clone, Debug, Default)]
@@ -38,7 +37,7 @@ struct Row {
 
 impl Record {
     pub(crate) async fn read<C: ConnectionTrait>(db: &C) -> Result<Self, DbErr> {
-        if !preflight::can_read_all_rows(db, "private", "sparc_record").await? {
+        if !table_access::can_read_all_rows(db, "private", "sparc_record").await? {
             return Ok(Self::default());
         }
         let mut record = Self { is_readable: true, ..Self::default() };
@@ -70,10 +69,10 @@ pub(crate) enum AppliedMigrations {
 
 /// Reads `public.sparc_migrations`. The list is empty if the table or its column `version` does not exist.
 pub(crate) async fn read_applied<C: ConnectionTrait>(db: &C) -> Result<AppliedMigrations, DbErr> {
-    if !preflight::has_migrations_table(db).await? {
+    if !table_access::has_migrations_table(db).await? {
         return Ok(AppliedMigrations::Listed(Vec::new()));
     }
-    if !preflight::can_read_all_rows(db, "public", "sparc_migrations").await? {
+    if !table_access::can_read_all_rows(db, "public", "sparc_migrations").await? {
         return Ok(AppliedMigrations::Unreadable);
     }
     let sql = "SELECT btrim(to_jsonb(row) ->> 'version') AS name, NULL::text AS value
@@ -83,23 +82,10 @@ pub(crate) async fn read_applied<C: ConnectionTrait>(db: &C) -> Result<AppliedMi
     Ok(AppliedMigrations::Listed(rows.into_iter().filter_map(|row| row.name).collect()))
 }
 
-/// Returns this program's migrations, in order.
-pub(crate) fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-    let migrations = Migrator::migrations();
-    #[cfg(test)]
-    let migrations = crate::next_release::add_migration_if_next_release(migrations);
-    migrations
-}
-
-/// Returns the names of this program's migrations, in order.
-pub(crate) fn migration_names() -> Vec<String> {
-    migrations().iter().map(|migration| migration.name().to_owned()).collect()
-}
-
 /// Returns the comment on `public.sparc_migrations`. When the service connects, it reads the schema's version from this
 /// comment.
-pub(crate) fn version_comment() -> String {
-    format!("Applied migrations of the SPARC schema {}", script::SCHEMA_VERSION)
+fn version_comment() -> String {
+    format!("Applied migrations of the SPARC schema {}", SCHEMA_VERSION)
 }
 
 /// Returns the SQL that records this program's version and what it has created. It must not run before the database has

@@ -14,11 +14,7 @@
 //! not in the manifest only if that schema belongs to the same owner. A column, constraint, trigger or policy must be
 //! on our table.)
 
-use crate::{
-    check::State,
-    manifest::{self, CatalogObject},
-    repair::OTHER_OWNER,
-};
+use crate::{catalog::CatalogObject, manifest, owner::OTHER_OWNER, state::State};
 
 /// An object that exists under another name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -212,7 +208,7 @@ fn restore_name_sql(object: &str, renamed_to: &str) -> Option<String> {
     let unqualified = name.split('(').next()?.rsplit_once('.')?.1;
     let (current_schema, _) = current_name.split('(').next()?.split_once('.')?;
     if !name.starts_with(&format!("{current_schema}.")) {
-        // If the name differs too, the next round of renames restores it (`MAX_RENAME_ROUNDS` in `run`).
+        // If the name differs too, the next round of renames restores it (`MAX_RENAME_ROUNDS` in `run::up`).
         let schema = name.split_once('.')?.0;
         return Some(format!("ALTER {kind} {current_name} SET SCHEMA {schema}"));
     }

@@ -69,6 +69,12 @@ SELECT id, closed_at IS NULL
 FROM public.users
 ON CONFLICT DO NOTHING";
 
+/// SQL that recomputes, from the rows, the counters on which limits depend, and, in `private.account_gates`, the flag
+/// that says whether an account is open (may write). It also inserts the rows that `private.account_gates` lacks. It is
+/// needed after rows were written with triggers disabled. Run it in one transaction, at a time when nobody writes, as a
+/// role that may set `session_replication_role`.
+pub const RECOUNT: &str = include_str!("../sql/recount.sql");
+
 /// The roles to which default privileges may have granted something.
 pub(crate) const PUBLIC_AND_API_ROLES: &str = "PUBLIC, anon, authenticated, service_role";
 
@@ -87,7 +93,7 @@ pub(crate) fn platform_stand_in_statements() -> Vec<Statement> {
 /// `session_replication_role`, which needs a superuser. This SQL disables the triggers one by one, which the owner of
 /// the tables may do.
 pub(crate) fn recount_sql() -> String {
-    let recount = crate::RECOUNT.replace("SET LOCAL session_replication_role = replica;", "");
+    let recount = RECOUNT.replace("SET LOCAL session_replication_role = replica;", "");
     format!(
         "DO $do$
 DECLARE

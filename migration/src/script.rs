@@ -2,14 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use sea_orm_migration::MigrationName;
-
-use crate::{
-    m20261101_000001_platform as platform, m20261101_000002_tables as tables, manifest, query, record, repeatable,
-};
-
-/// The version of the schema, which all patch releases share.
-pub(crate) const SCHEMA_VERSION: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
+use crate::{manifest, migrations::migrations_sql, query, record, repeatable};
 
 /// SQL that overrides settings of the database or the role that would change what statements mean, how values are
 /// converted, or how the catalog prints definitions. It also disables the role's timeouts, which are meant for users'
@@ -54,18 +47,6 @@ SET LOCAL lock_timeout = '10min';
 DO $$ BEGIN PERFORM pg_catalog.pg_advisory_xact_lock({LOCK_KEY}); END $$;
 SET LOCAL lock_timeout = '10s'"
     )
-}
-
-/// Returns the name of each migration, with its SQL. The first creates what Supabase would provide and the database
-/// lacks; the second creates the tables.
-fn migrations_sql() -> Vec<(String, Vec<String>)> {
-    let migrations = vec![
-        (platform::Migration.name().to_owned(), platform::up_sql()),
-        (tables::Migration.name().to_owned(), tables::up_sql()),
-    ];
-    #[cfg(test)]
-    let migrations = migrations.into_iter().chain(crate::next_release::migration_sql()).collect();
-    migrations
 }
 
 /// Returns the SQL that applies the pending migrations and lists them in `sparc_migrations`.
@@ -199,13 +180,17 @@ $$",
 
 #[cfg(test)]
 mod tests {
-    use super::{finish_install_sql, migrations_sql};
-    use crate::record::migration_names;
+    use super::finish_install_sql;
+    use crate::migrations::{migration_names, migrations_sql};
 
     #[test]
     fn the_script_contains_every_migration() {
         let names: Vec<String> = migrations_sql().into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names, migration_names(), "add the SQL of each migration to `migrations_sql` in `src/script.rs`");
+        assert_eq!(
+            names,
+            migration_names(),
+            "add the SQL of each migration to `migrations_sql` in `src/migrations/sql.rs`"
+        );
     }
 
     #[test]

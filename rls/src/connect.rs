@@ -16,6 +16,7 @@ mod opener;
 
 pub use error::ConnectError;
 pub use explain::to_connect_error;
+pub use opener::CONNECT_TIMEOUT;
 
 use explain::socket_folder;
 pub(crate) use explain::{server_address, to_connect_error_with_timeout};
@@ -23,10 +24,6 @@ pub(crate) use opener::Opener;
 use opener::{connect_once, may_be_refusal_before_password};
 
 use crate::sqlstate;
-
-/// Timeout of each attempt to connect, for callers that have no timeout of their own. If an attempt timed out, the
-/// message of the error that [`to_connect_error`] returns names this timeout.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Returns the connect options of the URL. As in libpq, what the URL leaves out is taken from the environment (such as
 /// `PGUSER` and `PGSSLMODE`), from the password file and from `~/.postgresql/root.crt`. Where certificates are

@@ -1,41 +1,31 @@
-//! An identity as a SeaORM connection: each statement runs in a short transaction of its own.
+//! An identity as a SeaORM connection, and how its transactions begin. Each statement runs in a short transaction of
+//! its own: `connection_trait.rs` runs it, in the attempts of `attempts.rs`.
 
 mod attempts;
+mod connection_trait;
 
-use std::{pin::Pin, time::Duration};
+use std::time::Duration;
 
-use async_trait::async_trait;
-use futures_util::TryStreamExt;
-use sea_orm::{
-    AccessMode, ConnectionTrait, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult, Statement,
-    StatementBuilder, StreamTrait, TransactionError, TransactionOptions, TransactionTrait,
-};
+use sea_orm::{AccessMode, DbErr, IsolationLevel, TransactionOptions};
 use uuid::Uuid;
 
-use attempts::Attempts;
-
 use crate::{
-    Identity, RowStream, Transaction, UnverifiedTransaction,
+    Identity, Transaction, UnguardedTransaction,
     database::Database,
-    error::{is_connection_lost, is_outdated_statement_error, is_read_only_error, may_succeed_on_primary, sqlx_error},
     identity::{check_role, check_settings},
     position::{LogPosition, ReadRequirement},
     servers::{Purpose, Servers},
-    statement_kind::may_run_read_only,
-    transaction::{impl_transaction_trait, modes_sql},
+    transaction::modes_sql,
     transaction_state::{BeginRequest, OUTERMOST_FRAME_ID, READ_ONLY},
 };
-
-/// The maximum number of attempts to run one statement; see [`IdentityConnection::decide_retry`].
-const MAX_ATTEMPTS: u32 = 3;
 
 /// The database as one identity sees it. [`Database::as_identity`] creates it; it is cheap to clone.
 ///
 /// It is a SeaORM connection: statements that SeaORM builds, raw statements, loaders, paginators and streams run under
 /// row-level security. Each statement runs in a short transaction of its own. That takes three round trips once the
 /// statement has been prepared on its connection; without replicas, a read that SeaORM builds waits for only two. To
-/// run several statements in one transaction, use [`begin`](TransactionTrait::begin). Without the traits of
-/// [`unverified`](crate::unverified), this type gives no access to the bare connection or to another identity.
+/// run several statements in one transaction, use [`begin`](sea_orm::TransactionTrait::begin). Without the traits of
+/// [`unguarded`](crate::unguarded), this type gives no access to the bare connection or to another identity.
 #[derive(Clone, Debug)]
 pub struct IdentityConnection {
     database: Database,
@@ -119,7 +109,7 @@ impl IdentityConnection {
     }
 
     /// Begins a transaction that only reads, on a replica that is fresh enough, or else on the primary.
-    pub(crate) async fn begin_read(&self, deadline: Option<Duration>) -> Result<UnverifiedTransaction, DbErr> {
+    pub(crate) async fn begin_read(&self, deadline: Option<Duration>) -> Result<UnguardedTransaction, DbErr> {
         // With replicas, the end must be awaited: the answer to the commit contains the log position of what the
         // identity has read.
         let allows_background_end = !self.has_replicas();
@@ -133,11 +123,11 @@ impl IdentityConnection {
         &self.database
     }
 
-    pub(crate) async fn begin_unverified(
+    pub(crate) async fn begin_unguarded(
         &self,
         options: TransactionOptions,
         deadline: Option<Duration>,
-    ) -> Result<UnverifiedTransaction, DbErr> {
+    ) -> Result<UnguardedTransaction, DbErr> {
         let is_read_only = matches!(options.access_mode, Some(AccessMode::ReadOnly));
         let is_repeatable_read = matches!(options.isolation_level, Some(IsolationLevel::RepeatableRead));
         let purpose = match options.isolation_level {
@@ -179,7 +169,7 @@ impl IdentityConnection {
         purpose: Purpose,
         modes: &str,
         deadline: Option<Duration>,
-    ) -> Result<UnverifiedTransaction, DbErr> {
+    ) -> Result<UnguardedTransaction, DbErr> {
         let allows_background_end = false;
         self.begin_with_request(purpose, self.new_begin_request(modes, deadline, allows_background_end)).await
     }
@@ -197,173 +187,17 @@ impl IdentityConnection {
         &self,
         purpose: Purpose,
         request: BeginRequest<'_>,
-    ) -> Result<UnverifiedTransaction, DbErr> {
+    ) -> Result<UnguardedTransaction, DbErr> {
         check_role(self.identity.role())?;
         check_settings(&self.identity)?;
         // Boxed, because with several servers this future is large, and a caller's stack may hold many such futures.
         let transaction = Box::pin(self.servers().begin(&request, purpose)).await?;
-        Ok(UnverifiedTransaction::new(transaction, OUTERMOST_FRAME_ID, self.database.servers_by_identity_role.clone()))
+        Ok(UnguardedTransaction::new(transaction, OUTERMOST_FRAME_ID, self.database.servers_by_identity_role.clone()))
     }
 
-    async fn begin_transaction(&self, options: TransactionOptions) -> Result<Transaction, DbErr> {
-        let unverified = self.begin_unverified(options, self.deadline).await?;
-        Ok(Transaction::new(unverified, self.database.map_error))
-    }
-}
-
-impl_transaction_trait!(IdentityConnection, begin_transaction);
-
-impl IdentityConnection {
-    /// Begins a transaction for one statement. With `runs_read_only`, the transaction is `READ ONLY`, and begins on a
-    /// replica if one is fresh enough. The transaction does not map errors, because the unmapped error says whether the
-    /// statement may be retried.
-    async fn begin_for_one_statement(&self, runs_read_only: bool) -> Result<Transaction, DbErr> {
-        let unverified = if runs_read_only {
-            self.begin_read(self.deadline).await?
-        } else {
-            self.begin_with_modes(Purpose::NeedsPrimary, "", self.deadline).await?
-        };
-        Ok(Transaction::new(unverified, |_, error| error).with_deferred_verification())
-    }
-
-    /// Maps the error of a caller's statement.
-    fn map_error(&self, error: DbErr) -> DbErr {
-        (self.database.map_error)(&self.identity, error)
-    }
-
-    /// Returns whether a failed statement may be retried in a new transaction: only if it has left nothing in the
-    /// database. Sets `runs_read_only` to `false` if the retry must run in a transaction that may write, or on the
-    /// primary. Wakes the monitor if the server that was the primary is read-only.
-    fn decide_retry(&self, error: &DbErr, runs_read_only: &mut bool) -> bool {
-        if sqlx_error(error).is_some_and(is_outdated_statement_error) {
-            // No connection that is open now will be used again, so the retry prepares the statement again. (Of a pool
-            // that the application already had, only this connection was discarded, so the retry may meet another
-            // outdated statement.)
-            return true;
-        }
-        let Some(cluster) = self.servers().cluster() else {
-            // A `SELECT` that seems only to read may write, through a function that a view or a policy calls.
-            return is_connection_lost(error) || is_read_only_error(error) && std::mem::take(runs_read_only);
-        };
-        if std::mem::take(runs_read_only) {
-            // The primary may accept what the replica refused.
-            return may_succeed_on_primary(error);
-        }
-        let failed_as_read_only = is_read_only_error(error);
-        if failed_as_read_only {
-            // The server that was the primary may have become a standby.
-            cluster.wake_monitor();
-        }
-        failed_as_read_only || is_connection_lost(error)
-    }
-
-    /// Whether raw SQL may run on a replica. Without replicas, raw SQL always runs in a transaction that may write.
-    fn may_run_raw_on_replica(&self, statement: &Statement) -> bool {
-        self.has_replicas() && may_run_read_only(&statement.sql)
-    }
-}
-
-/// Runs a statement in a transaction of its own, and returns from the calling method. If an attempt fails for a reason
-/// that [`decide_retry`](IdentityConnection::decide_retry) accepts, such as a connection lost before the commit, the
-/// statement is retried in a new transaction, up to [`MAX_ATTEMPTS`] attempts in all.
-macro_rules! run_in_own_transaction {
-    ($self:ident, runs_read_only = $runs_read_only:expr, |$transaction:ident| $run:expr) => {{
-        let mut attempts = Attempts::new($self, $runs_read_only);
-        loop {
-            let mut is_statement_error = false;
-            let run = async {
-                let $transaction = attempts.begin().await?;
-                let outcome = $run.await;
-                is_statement_error = outcome.is_err();
-                let outcome = outcome?;
-                $transaction.commit().await?;
-                Ok::<_, DbErr>(outcome)
-            };
-            match run.await {
-                Err(error) if attempts.decide_retry(&error) => {}
-                Err(error) if is_statement_error => return Err($self.map_error(error)),
-                outcome => return outcome,
-            }
-        }
-    }};
-}
-
-#[async_trait]
-impl ConnectionTrait for IdentityConnection {
-    fn get_database_backend(&self) -> DbBackend {
-        DbBackend::Postgres
-    }
-
-    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        run_in_own_transaction!(self, runs_read_only = false, |transaction| transaction.execute_raw(statement.clone()))
-    }
-
-    async fn execute<S: StatementBuilder>(&self, statement: &S) -> Result<ExecResult, DbErr> {
-        run_in_own_transaction!(self, runs_read_only = false, |transaction| transaction.execute(statement))
-    }
-
-    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        run_in_own_transaction!(self, runs_read_only = false, |transaction| transaction.execute_unprepared(sql))
-    }
-
-    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        run_in_own_transaction!(self, runs_read_only = self.may_run_raw_on_replica(&statement), |transaction| {
-            transaction.query_one_raw(statement.clone())
-        })
-    }
-
-    async fn query_one<S: StatementBuilder>(&self, statement: &S) -> Result<Option<QueryResult>, DbErr> {
-        let statement = DbBackend::Postgres.build(statement);
-        run_in_own_transaction!(self, runs_read_only = may_run_read_only(&statement.sql), |transaction| transaction
-            .query_one_built(statement.clone()))
-    }
-
-    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        run_in_own_transaction!(self, runs_read_only = self.may_run_raw_on_replica(&statement), |transaction| {
-            transaction.query_all_raw(statement.clone())
-        })
-    }
-
-    async fn query_all<S: StatementBuilder>(&self, statement: &S) -> Result<Vec<QueryResult>, DbErr> {
-        let statement = DbBackend::Postgres.build(statement);
-        run_in_own_transaction!(self, runs_read_only = may_run_read_only(&statement.sql), |transaction| transaction
-            .query_all_built(statement.clone()))
-    }
-}
-
-impl StreamTrait for IdentityConnection {
-    type Stream<'a> = RowStream<'a>;
-
-    fn get_database_backend(&self) -> DbBackend {
-        DbBackend::Postgres
-    }
-
-    /// Streams the rows of a statement in a transaction of its own, which is committed after the last row. What the
-    /// statement wrote is rolled back if the stream is dropped before its last row was read. The deadline applies to
-    /// the whole stream. A statement that fails before its first row is retried like any other.
-    fn stream_raw<'a>(
-        &'a self,
-        statement: Statement,
-    ) -> Pin<Box<dyn Future<Output = Result<RowStream<'a>, DbErr>> + 'a + Send>> {
-        Box::pin(async move {
-            let mut attempts = Attempts::new(self, self.may_run_raw_on_replica(&statement));
-            loop {
-                let mut has_begun = false;
-                let begin_and_stream = async {
-                    let transaction = attempts.begin().await?;
-                    has_begun = true;
-                    transaction.stream_and_commit(statement.clone()).await
-                };
-                match begin_and_stream.await {
-                    Err(error) if attempts.decide_retry(&error) => {}
-                    Err(error) if has_begun => return Err(self.map_error(error)),
-                    Err(error) => return Err(error),
-                    Ok(rows) => {
-                        let rows: RowStream<'a> = Box::pin(rows.map_err(|error| self.map_error(error)));
-                        return Ok(rows);
-                    }
-                }
-            }
-        })
+    /// Begins a transaction for an application's statements.
+    pub(crate) async fn begin_transaction(&self, options: TransactionOptions) -> Result<Transaction, DbErr> {
+        let unguarded = self.begin_unguarded(options, self.deadline).await?;
+        Ok(Transaction::new(unguarded, self.database.map_error))
     }
 }

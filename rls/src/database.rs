@@ -136,7 +136,7 @@ impl Database {
 
     /// Returns the same handle, with a value of the application's own that all identities share. The application's
     /// operations get it from an identity's connection with
-    /// [`UnverifiedExt::context`](crate::unverified::UnverifiedExt::context).
+    /// [`UnguardedExt::context`](crate::unguarded::UnguardedExt::context).
     #[must_use]
     pub fn with_context<T: Any + Send + Sync>(mut self, context: Arc<T>) -> Self {
         self.context = Some(context);

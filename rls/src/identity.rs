@@ -12,7 +12,7 @@ use std::{
 
 use uuid::Uuid;
 
-use crate::{Error, pooler::STATEMENT_COUNTS_SQL, sqlstate};
+use crate::{Error, server_process::STATEMENT_COUNTS_SQL, sqlstate};
 
 /// The start time of the transaction. It identifies the transaction, because no two transactions of a connection have
 /// the same start time, and no statement can change it. It is read as a number, because the text of a timestamp depends

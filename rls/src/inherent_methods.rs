@@ -10,7 +10,7 @@ use sea_orm::{
     TransactionTrait,
 };
 
-use crate::{IdentityConnection, Transaction};
+use crate::{IdentityConnection, Transaction, transaction_trait::commit_or_rollback};
 
 macro_rules! impl_inherent_methods {
     ($target:ty) => {
@@ -54,7 +54,7 @@ macro_rules! impl_inherent_methods {
             {
                 let transaction = self.begin_with_config(isolation_level, access_mode).await?;
                 let outcome = callback(&transaction).await;
-                crate::transaction::commit_or_rollback(transaction, outcome).await
+                commit_or_rollback(transaction, outcome).await
             }
         }
     };

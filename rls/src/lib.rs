@@ -13,17 +13,20 @@ mod pool;
 mod pooler;
 mod position;
 mod runtime;
+mod server_process;
 mod servers;
 mod shared_transaction;
 mod sqlstate;
 mod statement_kind;
 mod statements;
 mod streams;
+mod text_row;
 mod tracked_server;
 mod transaction;
 mod transaction_state;
+mod transaction_trait;
+pub mod unguarded;
 mod unlocked_state;
-pub mod unverified;
 mod wire;
 
 // This dependency exists only for its features, which select the TLS implementation of the driver under SeaORM. The
@@ -39,4 +42,4 @@ pub use pool::PoolStatus;
 pub use position::{InvalidLogPosition, LogPosition};
 pub use servers::{ServerRole, ServerStatus};
 pub use streams::RowStream;
-pub use transaction::{Transaction, UnverifiedTransaction};
+pub use transaction::{Transaction, UnguardedTransaction};

@@ -1,6 +1,7 @@
 //! The connection pool of one server and one login.
 
 mod connector;
+mod pooled_connection;
 
 use std::{
     fmt, io,
@@ -12,25 +13,23 @@ use std::{
 use deadpool::managed::{Object, PoolConfig, PoolError, QueueMode};
 use sea_orm::{
     ConnAcquireErr, DatabaseConnection, DatabaseConnectionType, DbErr, RuntimeErr,
-    sqlx::{
-        self, ConnectOptions, Connection, PgConnection, Postgres, pool::PoolConnection, postgres::PgConnectOptions,
-    },
+    sqlx::{self, ConnectOptions, Connection as _, PgConnection, postgres::PgConnectOptions},
 };
 use tokio::{
     runtime::Handle,
     time::{sleep, timeout},
 };
 
-pub(crate) use connector::ServerState;
-use connector::{Connector, ServerConnection};
+use connector::{ANSWER_TIMEOUT, Connector, ServerConnection, ServerState};
+pub(crate) use pooled_connection::PooledConnection;
 
-use crate::{Error, connect::Opener, error::breaks_connection, pooler::ServerProcess, wire::PreparedStatementMode};
+use crate::{
+    Error,
+    connect::Opener,
+    error::breaks_connection,
+    wire::{Connection as _, PreparedStatementMode},
+};
 
-/// Timeout of the ping before an idle connection is used (if the ping times out, another connection is tried), of
-/// [`probe`], and of closing a connection. Also: if no attempt to open a connection has succeeded for this time (or
-/// half of `acquire_timeout`, if that is less), a call that has waited for a connection in vain reports that the server
-/// does not answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Timeout of a health check's ping.
 const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Idle connections that were last acquired longer ago than this are closed.
@@ -70,14 +69,6 @@ impl fmt::Debug for Pool {
             Self::External(_) => f.write_str("Pool"),
         }
     }
-}
-
-/// A connection that returns to its pool when it is dropped.
-pub(crate) enum PooledConnection {
-    Managed(Object<Connector>),
-    /// A connection, and the runtime in which it was acquired. The driver's pool spawns a task when the connection is
-    /// dropped, and the drop may happen outside that runtime.
-    External(PoolConnection<Postgres>, Handle),
 }
 
 impl Pool {
@@ -305,76 +296,6 @@ fn is_postgres(db: &DatabaseConnection) -> bool {
 
 pub(crate) fn conn_error(error: sqlx::Error) -> DbErr {
     DbErr::Conn(RuntimeErr::SqlxError(error.into()))
-}
-
-impl PooledConnection {
-    pub(crate) fn pg_connection_mut(&mut self) -> &mut PgConnection {
-        match self {
-            Self::Managed(object) => &mut object.pg_connection,
-            Self::External(connection, _) => connection,
-        }
-    }
-
-    pub(crate) fn pg_connection(&self) -> &PgConnection {
-        match self {
-            Self::Managed(object) => &object.pg_connection,
-            Self::External(connection, _) => connection,
-        }
-    }
-
-    /// Returns the server process of the connection's last transaction; `None` if the connection is from a pool that
-    /// the application already had.
-    pub(crate) fn server_process(&mut self) -> Option<&mut ServerProcess> {
-        match self {
-            Self::Managed(object) => Some(&mut object.process),
-            Self::External(..) => None,
-        }
-    }
-
-    /// Whether the connection was opened for this call. If a new connection fails, another one would too. A pool that
-    /// the application already had does not show which of its connections are new; for those, this is `false`.
-    pub(crate) fn is_new(&self) -> bool {
-        match self {
-            Self::Managed(object) => Object::metrics(object).recycled.is_none(),
-            Self::External(..) => false,
-        }
-    }
-
-    /// Returns the connection to its pool.
-    pub(crate) fn release(self) {
-        if let Self::External(connection, runtime) = self {
-            let _entered = runtime.enter();
-            drop(connection);
-        }
-    }
-
-    /// Discards the connection because a cached prepared statement no longer fits its table. The pool will never again
-    /// use a connection that was opened before this call. (A pool that the application already had will.)
-    pub(crate) fn discard_as_outdated(self) {
-        if let Self::Managed(object) = &self
-            && let Some(pool) = Object::pool(object)
-        {
-            pool.manager().server_state.record_schema_change();
-        }
-        self.discard();
-    }
-
-    /// Discards the connection instead of returning it.
-    pub(crate) fn discard(self) {
-        match self {
-            Self::Managed(object) => drop(Object::take(object)),
-            Self::External(connection, runtime) => {
-                let _entered = runtime.enter();
-                drop(connection.detach());
-            }
-        }
-    }
-}
-
-impl fmt::Debug for PooledConnection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PooledConnection")
-    }
 }
 
 /// Closes connections with the protocol's Terminate message. A connection that cannot be closed in time is dropped.

@@ -1,19 +1,15 @@
 //! A transaction of an identity, in two forms. [`Transaction`] is for an application's statements; it verifies the
-//! identity after each statement that may change it. [`UnverifiedTransaction`] is for the statements that a library on
+//! identity after each statement that may change it. [`UnguardedTransaction`] is for the statements that a library on
 //! top of this crate runs for its own operations; it never verifies the identity.
-
-mod transaction_trait;
 
 use std::{borrow::Cow, pin::Pin};
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt;
 use sea_orm::{
-    AccessMode, ConnectionTrait, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult, Statement,
-    StatementBuilder, StreamTrait, TransactionError, TransactionOptions, TransactionSession, TransactionTrait,
-    sqlx::postgres::PgRow,
+    ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statement, StatementBuilder, StreamTrait,
+    TransactionOptions, TransactionSession, sqlx::postgres::PgRow,
 };
-pub(crate) use transaction_trait::{commit_or_rollback, impl_transaction_trait};
 use uuid::Uuid;
 
 use crate::{
@@ -36,16 +32,16 @@ pub(crate) type MapError = fn(&Identity, DbErr) -> DbErr;
 /// page lists the errors and outcomes.
 #[derive(Debug)]
 pub struct Transaction {
-    unverified: UnverifiedTransaction,
+    unguarded: UnguardedTransaction,
     map_error: MapError,
     /// When the identity is verified after a statement that may change it.
     verification: Verification,
 }
 
 /// A transaction for a library's own statements. The identity is not verified after them. The traits of
-/// [`unverified`](crate::unverified) provide such a transaction.
+/// [`unguarded`](crate::unguarded) provide such a transaction.
 #[derive(Debug)]
-pub struct UnverifiedTransaction {
+pub struct UnguardedTransaction {
     shared: SharedTransaction,
     /// The id of its frame, which is the whole transaction or a savepoint in it.
     frame_id: u64,
@@ -53,7 +49,7 @@ pub struct UnverifiedTransaction {
     servers_by_identity_role: ServersByIdentityRole,
 }
 
-impl UnverifiedTransaction {
+impl UnguardedTransaction {
     pub(crate) fn new(
         shared: SharedTransaction,
         frame_id: u64,
@@ -165,7 +161,7 @@ impl UnverifiedTransaction {
     }
 }
 
-impl Drop for UnverifiedTransaction {
+impl Drop for UnguardedTransaction {
     fn drop(&mut self) {
         if self.rolls_back_on_drop {
             self.shared.abandon(self.frame_id);
@@ -181,7 +177,7 @@ pub(crate) fn modes_sql(options: &TransactionOptions) -> String {
 }
 
 #[async_trait]
-impl ConnectionTrait for UnverifiedTransaction {
+impl ConnectionTrait for UnguardedTransaction {
     fn get_database_backend(&self) -> DbBackend {
         DbBackend::Postgres
     }
@@ -210,8 +206,8 @@ fn uncacheable_statement(sql: &str) -> StatementToRun {
 }
 
 impl Transaction {
-    pub(crate) fn new(unverified: UnverifiedTransaction, map_error: MapError) -> Self {
-        Self { unverified, map_error, verification: Verification::Immediate }
+    pub(crate) fn new(unguarded: UnguardedTransaction, map_error: MapError) -> Self {
+        Self { unguarded, map_error, verification: Verification::Immediate }
     }
 
     /// Defers the verification to the commit, for a transaction of one statement.
@@ -223,7 +219,7 @@ impl Transaction {
     /// Returns the identity.
     #[must_use]
     pub fn identity(&self) -> &Identity {
-        self.unverified.identity()
+        self.unguarded.identity()
     }
 
     /// Returns the id of the user whose identity this is, if it has one.
@@ -232,8 +228,8 @@ impl Transaction {
         self.identity().user_id()
     }
 
-    pub(crate) fn unverified_transaction(&self) -> &UnverifiedTransaction {
-        &self.unverified
+    pub(crate) fn unguarded_transaction(&self) -> &UnguardedTransaction {
+        &self.unguarded
     }
 
     /// Streams rows, and commits the transaction after the last one.
@@ -241,7 +237,7 @@ impl Transaction {
         let commits_at_end = true;
         let rows = self.stream_rows(statement, Verification::Deferred, commits_at_end).await;
         // If the stream has begun, its task ends the transaction. Otherwise the drop of this handle does.
-        self.unverified.rolls_back_on_drop = rows.is_err();
+        self.unguarded.rolls_back_on_drop = rows.is_err();
         rows
     }
 
@@ -252,7 +248,7 @@ impl Transaction {
         verification: Verification,
         commits_at_end: bool,
     ) -> Result<RowStream<'static>, DbErr> {
-        let UnverifiedTransaction { shared, frame_id, .. } = &self.unverified;
+        let UnguardedTransaction { shared, frame_id, .. } = &self.unguarded;
         let rows =
             self.map_error(streams::stream_rows(shared, *frame_id, statement, verification, commits_at_end).await)?;
         let (identity, map_error) = (self.identity().clone(), self.map_error);
@@ -275,7 +271,7 @@ impl Transaction {
         statement: impl Into<StatementToRun>,
         verification: Verification,
     ) -> Result<ExecResult, DbErr> {
-        self.map_error(self.unverified.shared.execute(self.unverified.frame_id, statement, verification).await)
+        self.map_error(self.unguarded.shared.execute(self.unguarded.frame_id, statement, verification).await)
     }
 
     /// Does the same as [`execute_for_caller`](Self::execute_for_caller), and returns the first row.
@@ -284,7 +280,7 @@ impl Transaction {
         statement: Statement,
         verification: Verification,
     ) -> Result<Option<QueryResult>, DbErr> {
-        let row = self.unverified.shared.fetch_optional(self.unverified.frame_id, statement, verification).await;
+        let row = self.unguarded.shared.fetch_optional(self.unguarded.frame_id, statement, verification).await;
         Ok(self.map_error(row)?.map(Into::into))
     }
 
@@ -294,7 +290,7 @@ impl Transaction {
         statement: Statement,
         verification: Verification,
     ) -> Result<Vec<QueryResult>, DbErr> {
-        let rows = self.unverified.shared.fetch_all(self.unverified.frame_id, statement, verification).await;
+        let rows = self.unguarded.shared.fetch_all(self.unguarded.frame_id, statement, verification).await;
         Ok(self.map_error(rows)?.into_iter().map(Into::into).collect())
     }
 
@@ -310,8 +306,9 @@ impl Transaction {
         self.query_all_for_caller(statement, verification).await
     }
 
-    async fn begin_nested(&self, options: TransactionOptions) -> Result<Self, DbErr> {
-        Ok(Self::new(self.unverified.begin_nested(&options).await?, self.map_error))
+    /// Begins a transaction nested in this one.
+    pub(crate) async fn begin_nested(&self, options: TransactionOptions) -> Result<Self, DbErr> {
+        Ok(Self::new(self.unguarded.begin_nested(&options).await?, self.map_error))
     }
 }
 
@@ -376,12 +373,10 @@ impl StreamTrait for Transaction {
 #[async_trait]
 impl TransactionSession for Transaction {
     async fn commit(self) -> Result<(), DbErr> {
-        self.unverified.commit().await
+        self.unguarded.commit().await
     }
 
     async fn rollback(self) -> Result<(), DbErr> {
-        self.unverified.rollback().await
+        self.unguarded.rollback().await
     }
 }
-
-impl_transaction_trait!(Transaction, begin_nested);

@@ -1,11 +1,14 @@
 //! A transaction's connection and state: the stack of frames (the transaction and its savepoints) and the request in
 //! progress. [`SharedTransaction`](crate::shared_transaction::SharedTransaction) gives one call at a time exclusive
-//! access to the connection and the state.
+//! access to the connection and the state. `begin.rs`, `verification.rs`, `ending.rs`, `savepoints.rs` and
+//! `settling.rs` add the steps of a transaction; each of them uses only the steps before it.
 
 mod begin;
 mod ending;
 mod frame;
 mod savepoints;
+mod settling;
+mod verification;
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,10 +23,8 @@ use crate::{
     Error, Identity,
     error::{breaks_connection, is_from_pooler, is_outdated_statement_error},
     pool::PooledConnection,
-    pooler::StatementCounts,
-    runtime::{AtomicBool, timeout},
+    runtime::{AtomicBool, Ordering, timeout},
     tracked_server::TrackedServer,
-    unlocked_state::{UnfinishedReason, UnlockedState},
     wire::{Connection, PreparedStatementMode, ROLLBACK_TIMEOUT, SimpleQueryResponse, exec_error},
 };
 
@@ -200,134 +201,40 @@ impl<C: Connection> TransactionState<C> {
         }
     }
 
-    /// Completes what earlier calls left unfinished: reads an outstanding response, updates the frames, and rolls back
-    /// abandoned frames. If this call is dropped too, the next call continues where this one stopped.
-    pub(crate) async fn settle(&mut self, unlocked_state: &UnlockedState) -> Result<(), DbErr> {
-        if self.pending.is_none() {
-            self.finish_response().await?;
-        }
-        if let (Some(pending), None) = (self.pending, self.end_reason) {
-            let deadline = self.statement_deadline;
-            let drain = self.connection()?.drain();
-            let drained = match deadline {
-                // Without a deadline, a statement is awaited however long it takes, even if its call was dropped.
-                None => Ok(drain.await),
-                Some(deadline) => timeout(deadline.max(ROLLBACK_TIMEOUT), drain).await,
-            };
-            let has_server_error = match drained {
-                Ok(Ok(server_error)) => server_error.is_some(),
-                Ok(Err(error)) => {
-                    self.close(EndReason::ConnectionLost);
-                    return Err(self.caller_error(error, exec_error));
-                }
-                Err(_) => {
-                    self.close(EndReason::DeadlineExceeded);
-                    return Err(self.deadline_error());
-                }
-            };
-            (self.pending, self.must_finish_response) = (None, false);
-            match pending {
-                Pending::Call(frame_id) => self.mark_failed(frame_id, Failure::CallFailed),
-                Pending::Discardable if has_server_error => {
-                    let frame_id = self.innermost_frame_id();
-                    self.mark_failed(frame_id, Failure::CallFailed);
-                }
-                Pending::Discardable => {}
-                // The nested transaction was never returned to a caller.
-                Pending::Savepoint(frame_id) => {
-                    if let Some(frame) = self.frame(frame_id) {
-                        frame.is_abandoned = true;
-                    }
-                }
-                Pending::Release(frame_id) | Pending::RollbackTo(frame_id) if !has_server_error => {
-                    self.remove_frames_from(frame_id)
-                }
-                Pending::Release(frame_id) | Pending::RollbackTo(frame_id) => {
-                    self.mark_failed(frame_id, Failure::CallFailed)
-                }
-                // The transaction was never returned to a caller.
-                Pending::Begin => self.close(EndReason::EndedByCrate),
-                // The transaction has ended, by commit or rollback.
-                Pending::End if !has_server_error => self.end_reason = Some(EndReason::EndedByCrate),
-                // The transaction may still be open. The server rolls it back when the connection is closed.
-                Pending::End => self.close(EndReason::EndedByCrate),
-            }
-            if has_server_error {
-                self.set_has_unknown_raw_commit(false);
-            } else if self.has_unknown_raw_commit() && self.end_reason.is_none() {
-                // The call that sent the COMMIT was dropped. The verification fails if the transaction has ended.
-                self.verify(self.innermost_frame_id(), Pending::Discardable).await?;
-            }
-        }
-        for (frame_id, reason) in unlocked_state.take_unfinished() {
-            match reason {
-                UnfinishedReason::Failed => self.mark_failed(frame_id, Failure::CallFailed),
-                UnfinishedReason::Abandoned => {
-                    if let Some(frame) = self.frame(frame_id) {
-                        frame.is_abandoned = true;
-                    }
-                }
-            }
-        }
-        while let (Some(frame_id), None) =
-            (self.frames.iter().find(|frame| frame.is_abandoned).map(|frame| frame.id), self.end_reason)
-        {
-            if frame_id == OUTERMOST_FRAME_ID {
-                self.roll_back().await?;
-            } else {
-                self.roll_back_savepoint(frame_id).await?;
-            }
-        }
-        Ok(())
+    /// Records that a statement of the caller ended the transaction.
+    pub(crate) fn record_end_by_statement(&mut self) -> Error {
+        self.end_reason = Some(EndReason::EndedByStatement);
+        // Later errors need not say that the outcome of a COMMIT is unknown: the server has answered, and the
+        // transaction has ended. But the answer does not say whether the statement committed what was written before it
+        // (as a COMMIT does, and a ROLLBACK does not), and at which log position.
+        self.set_has_unknown_raw_commit(false);
+        self.record_commit_without_position();
+        Error::TransactionEndedByStatement
     }
 
-    /// Verifies that the server is still in the same transaction, with the same identity. If the identity has changed,
-    /// the frame fails. If the server is in another transaction, a statement of the caller has ended the one that was
-    /// begun.
-    pub(crate) async fn verify(&mut self, frame_id: u64, pending: Pending) -> Result<(), DbErr> {
-        let sql = self.read_back_identity.verify_sql(&self.started_at);
-        let row = self.run_own_sql(sql, pending).await?.last_row;
-        let finding = row.as_ref().and_then(|row| row.integer(0));
-        if finding.is_some() {
-            self.set_has_unknown_raw_commit(false);
+    /// Returns the error of a call that the server did not answer by the deadline.
+    pub(crate) fn deadline_error(&self) -> DbErr {
+        if self.has_unknown_raw_commit() {
+            return commit_unknown_error("the server did not answer in time");
         }
-        match finding {
-            // The identity is unchanged.
-            Some(0) => {
-                let counts = row.and_then(|row| StatementCounts::read(&row, 1));
-                self.clear_cached_statements_if_deallocated(counts, pending).await?;
-                if let Some(frame) = self.frame(frame_id) {
-                    frame.needs_verification = false;
-                }
-                Ok(())
-            }
-            // The identity was changed.
-            Some(1) => {
-                self.mark_failed(frame_id, Failure::IdentityChanged);
-                Err(Error::IdentityChanged.into())
-            }
-            // This is another transaction (2), or there is no answer that can be read.
-            _ => Err(self.record_end_by_statement().into()),
-        }
+        Error::DeadlineExceeded.into()
     }
 
-    /// If a statement has removed prepared statements of the driver (`DEALLOCATE`), clears the driver's cache, so that
-    /// the driver prepares them again. `counts` is what the database session still has.
-    async fn clear_cached_statements_if_deallocated(
-        &mut self,
-        counts: Option<StatementCounts>,
-        pending: Pending,
-    ) -> Result<(), DbErr> {
-        if self.prepared_statement_mode == PreparedStatementMode::PerTransaction {
-            return Ok(());
+    /// Whether it is unknown if a raw statement of the caller has committed the transaction.
+    pub(crate) fn has_unknown_raw_commit(&self) -> bool {
+        self.has_unknown_raw_commit.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn set_has_unknown_raw_commit(&self, value: bool) {
+        self.has_unknown_raw_commit.store(value, Ordering::SeqCst);
+    }
+
+    /// Records, if there are replicas, that the identity has committed or may have committed, and that the log position
+    /// of that commit was not received. The identity's next reads use the primary.
+    fn record_commit_without_position(&self) {
+        if let Some(server) = &self.tracked_server {
+            // A tracked commit that is dropped before its outcome is recorded is a commit without position.
+            drop(server.track_commit(&self.identity));
         }
-        let cached_count = self.connection()?.cached_statement_count();
-        if counts.is_some_and(|counts| counts.driver_can_reuse_statements(cached_count)) {
-            return Ok(());
-        }
-        self.pending = Some(pending);
-        let outcome = self.connection()?.clear_cached_statements().await;
-        let frame_id = self.innermost_frame_id();
-        self.record_outcome(frame_id, outcome).map_err(|error| self.caller_error(error, exec_error))
     }
 }

@@ -28,7 +28,7 @@ pub(crate) enum UnfinishedReason {
     /// answered in time.
     Abandoned,
     /// An operation of several statements did not complete (see
-    /// [`UnverifiedTransaction::mark_failed`](crate::UnverifiedTransaction::mark_failed)), or the task of a stream
+    /// [`UnguardedTransaction::mark_failed`](crate::UnguardedTransaction::mark_failed)), or the task of a stream
     /// stopped before the end of the stream. For the outermost frame, another possible reason is that a RELEASE
     /// SAVEPOINT was sent but not answered in time.
     Failed,

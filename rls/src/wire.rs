@@ -10,9 +10,7 @@ use futures_util::{TryStreamExt, stream::BoxStream};
 use sea_orm::{
     DbErr, RuntimeErr, Statement, Value, Values,
     sqlx::{
-        self, AssertSqlSafe, Connection as _, Either, Executor, PgConnection, Postgres, Row,
-        postgres::{PgQueryResult, PgRow},
-        query::Query,
+        self, AssertSqlSafe, Either, Executor, PgConnection, Postgres, Row, postgres::PgQueryResult, query::Query,
         query_with,
     },
 };
@@ -20,10 +18,9 @@ use sea_query_sqlx::SqlxValues;
 
 use crate::{
     Error,
-    error::breaks_connection,
-    pool::PooledConnection,
-    pooler::{STATEMENT_COUNTS_SQL, ServerProcess, StatementCounts},
     position::parse_lsn,
+    server_process::{STATEMENT_COUNTS_SQL, ServerProcess, StatementCounts},
+    text_row::TextRow,
 };
 
 /// The connection of a transaction. It is a trait, so that tests can use a model of a server instead of a real one.
@@ -68,59 +65,6 @@ pub(crate) trait Connection: Send + Sized + 'static {
     /// Discards the connection because a cached prepared statement no longer fits its table.
     fn discard_as_outdated(self) {
         self.discard();
-    }
-}
-
-impl Connection for PooledConnection {
-    async fn simple_query(&mut self, sql: String, response: &mut SimpleQueryResponse) -> Result<(), sqlx::Error> {
-        simple_query(self.pg_connection_mut(), sql, response).await
-    }
-
-    async fn execute(&mut self, query: PgQuery) -> Result<PgQueryResult, sqlx::Error> {
-        query.execute(self.pg_connection_mut()).await
-    }
-
-    type Row = PgRow;
-
-    fn fetch(&mut self, query: PgQuery) -> BoxStream<'_, Result<PgRow, sqlx::Error>> {
-        query.fetch(self.pg_connection_mut())
-    }
-
-    async fn drain(&mut self) -> Result<Option<sqlx::Error>, sqlx::Error> {
-        let pg_connection = self.pg_connection_mut();
-        let mut server_error = None;
-        loop {
-            // `flush` also reads the responses to everything that was sent, up to the first error.
-            match pg_connection.flush().await {
-                Ok(()) => return Ok(server_error),
-                Err(error) if breaks_connection(&error) => return Err(error),
-                Err(error) => server_error = Some(error),
-            }
-        }
-    }
-
-    fn cached_statement_count(&self) -> Option<i64> {
-        i64::try_from(self.pg_connection().cached_statements_size()).ok()
-    }
-
-    async fn clear_cached_statements(&mut self) -> Result<(), sqlx::Error> {
-        self.pg_connection_mut().clear_cached_statements().await
-    }
-
-    fn server_process(&mut self) -> Option<&mut ServerProcess> {
-        PooledConnection::server_process(self)
-    }
-
-    fn release(self) {
-        PooledConnection::release(self);
-    }
-
-    fn discard(self) {
-        PooledConnection::discard(self);
-    }
-
-    fn discard_as_outdated(self) {
-        PooledConnection::discard_as_outdated(self);
     }
 }
 
@@ -245,22 +189,6 @@ pub(crate) async fn query_scalar(
     match sqlx::raw_sql(query).fetch_optional(connection).await? {
         Some(row) => row.try_get(0),
         None => Ok(None),
-    }
-}
-
-/// A row in text format. `None` is NULL.
-#[derive(Clone, Debug)]
-pub(crate) struct TextRow(pub(crate) Vec<Option<String>>);
-
-impl TextRow {
-    fn from_row(row: &PgRow) -> Self {
-        let column_text = |column| row.try_get_raw(column).ok()?.as_str().ok().map(str::to_owned);
-        Self((0..row.len()).map(column_text).collect())
-    }
-
-    /// Returns the value of an integer column.
-    pub(crate) fn integer(&self, column: usize) -> Option<i64> {
-        self.0.get(column)?.as_ref()?.parse().ok()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The driver's prepared statements, which are cached on their connection.
 
-use rls::{Database, Error, Identity, Options, unverified::UnverifiedExt};
+use rls::{Database, Error, Identity, Options, unguarded::UnguardedExt};
 use sea_orm::{ConnectionTrait, DbBackend, Statement, StreamTrait, TransactionTrait, Value};
 
 use tokio::{

@@ -150,7 +150,7 @@ async fn connecting_to_a_server_that_reports_no_log_position_fails_with_that_rea
     options.replicas = vec![url.clone()];
     options.acquire_timeout = Duration::from_millis(200);
     let error = Database::connect(&url, &options).await.unwrap_err();
-    assert!(error.to_string().contains("it does not report its log position"), "{error}");
+    assert!(error.to_string().contains("does not report its log position"), "{error}");
 }
 
 #[tokio::test]

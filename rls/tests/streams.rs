@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use rls::{Database, Error, Options, unverified::AsUnverified};
+use rls::{Database, Error, Options, unguarded::AsUnguarded};
 use sea_orm::{
     ConnectionTrait, DbBackend, DbErr, Statement, StreamTrait, TransactionTrait, Value, sea_query::ArrayType,
 };
@@ -78,7 +78,7 @@ async fn only_a_stream_that_may_write_counts_as_a_write() {
     ] {
         let tx = acme.begin().await.unwrap();
         count_streamed(&tx, sql).await.unwrap();
-        assert_eq!(tx.unverified().may_have_written(), may_write, "{sql}");
+        assert_eq!(tx.unguarded().may_have_written(), may_write, "{sql}");
     }
 }
 
@@ -128,7 +128,7 @@ async fn a_value_that_cannot_be_sent_is_refused_by_streams_and_other_calls_and_n
             "invalid_statement",
             "{value:?}, in a transaction"
         );
-        let outcome_as_role = tx.unverified().execute_as_role(role.clone().into(), insert).await;
+        let outcome_as_role = tx.unguarded().execute_as_role(role.clone().into(), insert).await;
         assert_eq!(outcome_code(outcome_as_role), "invalid_statement", "{value:?}, as a role");
         tx.commit().await.unwrap();
     }

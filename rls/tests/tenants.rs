@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt, TryStreamExt};
-use rls::{Database, Error, Identity, IdentityConnection, Options, unverified::AsUnverified};
+use rls::{Database, Error, Identity, IdentityConnection, Options, unguarded::AsUnguarded};
 use sea_orm::{
     ConnectionTrait, StreamTrait, TransactionTrait,
     sea_query::{Alias, Expr, ExprTrait, Query, UpdateStatement},
@@ -345,7 +345,7 @@ async fn may_have_written_is_false_only_if_the_sql_or_its_result_shows_that_noth
         // Without RETURNING, the result does not show whether a row was updated.
         (r#"UPDATE "notes" SET "text" = 'y' WHERE "text" = 'nobody'"#, true),
     ] {
-        let operation = tx.unverified().operation_handle();
+        let operation = tx.unguarded().operation_handle();
         operation.fetch_all(statement(sql)).await.unwrap();
         assert_eq!(operation.may_have_written(), may_have_written, "{sql}");
     }

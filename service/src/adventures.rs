@@ -25,7 +25,7 @@ mod catalogue;
 mod inputs;
 
 use entity::{adventures, sea_orm_active_enums::AdventureStatus};
-use rls::{supabase::SERVICE_ROLE, unverified::UnverifiedExt};
+use rls::{supabase::SERVICE_ROLE, unguarded::UnguardedExt};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QuerySelect, Statement,
     TransactionOptions, prelude::Decimal,
@@ -38,7 +38,7 @@ pub use catalogue::{AdventureSummary, CatalogueFilter, CatalogueOrder};
 pub use inputs::{AdventureChanges, NewAdventure};
 
 use crate::{
-    Caller, Error,
+    Error, Executor,
     connection::{OperationTransaction, OperationTransactionExt},
     json,
     operation::operation,
@@ -51,10 +51,10 @@ const MAX_RATING: i32 = 5;
 /// Operations on adventures: [`Operations::adventures`](crate::Operations::adventures).
 #[derive(Debug)]
 pub struct Adventures<'a, C> {
-    pub(crate) caller: &'a C,
+    pub(crate) executor: &'a C,
 }
 
-impl<C: Caller> Adventures<'_, C> {
+impl<C: Executor> Adventures<'_, C> {
     /// Creates a draft for the caller. Repeating the request with the same id returns the existing adventure. An
     /// account can have two hundred adventures.
     ///
@@ -67,7 +67,7 @@ impl<C: Caller> Adventures<'_, C> {
     pub async fn create(self, adventure: NewAdventure) -> Result<adventures::Model, Error> {
         let id = adventure.id.unwrap_or_else(Uuid::new_v4);
         let content = json::to_json(&adventure.content)?;
-        operation!(self.caller, "adventures.create", adventure = id, |tx| {
+        operation!(self.executor, "adventures.create", adventure = id, |tx| {
             let creator_id = tx.user_id()?;
             let build_row = || adventures::ActiveModel {
                 id: Set(id),
@@ -106,7 +106,9 @@ impl<C: Caller> Adventures<'_, C> {
         set_if_some(&mut row.estimated_duration, &changes.estimated_duration);
         set_if_some(&mut row.min_players, &changes.min_players);
         set_if_some(&mut row.max_players, &changes.max_players);
-        operation!(self.caller, "adventures.edit", adventure = id, |tx| { update_adventure(tx, id, row.clone()).await })
+        operation!(self.executor, "adventures.edit", adventure = id, |tx| {
+            update_adventure(tx, id, row.clone()).await
+        })
     }
 
     /// Replaces the content of an unpublished adventure. If the content differs from the previous one, the adventure is
@@ -120,7 +122,7 @@ impl<C: Caller> Adventures<'_, C> {
     /// [`Error::NotFound`], [`Error::AdventureNotYours`], [`Error::NotSignedIn`].
     pub async fn set_content(self, id: Uuid, content: &AdventureContent) -> Result<adventures::Model, Error> {
         let content = json::to_json(content)?;
-        operation!(self.caller, "adventures.set_content", adventure = id, |tx| {
+        operation!(self.executor, "adventures.set_content", adventure = id, |tx| {
             let row = adventures::ActiveModel { content: Set(content.clone()), ..Default::default() };
             update_adventure(tx, id, row).await
         })
@@ -140,8 +142,8 @@ impl<C: Caller> Adventures<'_, C> {
     ///
     /// [`Error::NotFound`], [`Error::AdventureNotYours`], [`Error::NotSignedIn`].
     pub async fn validate(self, id: Uuid) -> Result<Vec<ValidationError>, Error> {
-        operation!(self.caller, "adventures.validate", adventure = id, |tx| {
-            validate_and_store(self.caller, tx, id).await
+        operation!(self.executor, "adventures.validate", adventure = id, |tx| {
+            validate_and_store(self.executor, tx, id).await
         })
     }
 
@@ -156,8 +158,8 @@ impl<C: Caller> Adventures<'_, C> {
     /// [`Error::AdventureInvalid`] with every validation error, [`Error::NotFound`], [`Error::AdventureNotYours`],
     /// [`Error::NotSignedIn`].
     pub async fn publish(self, id: Uuid) -> Result<adventures::Model, Error> {
-        operation!(self.caller, "adventures.publish", adventure = id, |tx| {
-            let errors = validate_and_store(self.caller, tx, id).await?;
+        operation!(self.executor, "adventures.publish", adventure = id, |tx| {
+            let errors = validate_and_store(self.executor, tx, id).await?;
             if !errors.is_empty() {
                 return Err(Error::AdventureInvalid(errors));
             }
@@ -177,7 +179,7 @@ impl<C: Caller> Adventures<'_, C> {
     /// [`Error::AccountClosed`] if the creator's account is closed, [`Error::NotFound`], [`Error::AdventureNotYours`],
     /// [`Error::NotSignedIn`].
     pub async fn unpublish(self, id: Uuid) -> Result<adventures::Model, Error> {
-        operation!(self.caller, "adventures.unpublish", adventure = id, |tx| {
+        operation!(self.executor, "adventures.unpublish", adventure = id, |tx| {
             set_status(tx, id, AdventureStatus::Draft).await
         })
     }
@@ -190,7 +192,7 @@ impl<C: Caller> Adventures<'_, C> {
     ///
     /// [`Error::NotFound`], [`Error::AdventureNotYours`], [`Error::NotSignedIn`].
     pub async fn archive(self, id: Uuid) -> Result<adventures::Model, Error> {
-        operation!(self.caller, "adventures.archive", adventure = id, |tx| {
+        operation!(self.executor, "adventures.archive", adventure = id, |tx| {
             set_status(tx, id, AdventureStatus::Archived).await
         })
     }
@@ -205,7 +207,7 @@ impl<C: Caller> Adventures<'_, C> {
     /// [`Error::StillReferenced`] if it has history (archive it instead); [`Error::NotFound`],
     /// [`Error::AdventureNotYours`], [`Error::NotSignedIn`].
     pub async fn delete(self, id: Uuid) -> Result<(), Error> {
-        operation!(self.caller, "adventures.delete", adventure = id, |tx| {
+        operation!(self.executor, "adventures.delete", adventure = id, |tx| {
             let deleted = adventures::Entity::delete_by_id(id).exec(tx).await?;
             if deleted.rows_affected == 0 {
                 rows::require::<adventures::Entity>(tx, id, "adventure").await?;
@@ -223,7 +225,7 @@ impl<C: Caller> Adventures<'_, C> {
     ///
     /// [`Error::NotFound`].
     pub async fn get(self, id: Uuid) -> Result<adventures::Model, Error> {
-        operation!(self.caller, reads "adventures.get", adventure = id, |tx| {
+        operation!(self.executor, reads "adventures.get", adventure = id, |tx| {
             rows::require::<adventures::Entity>(tx, id, "adventure").await
         })
     }
@@ -240,7 +242,7 @@ impl<C: Caller> Adventures<'_, C> {
         if average.is_some_and(|average| average < Decimal::ZERO || average > Decimal::from(MAX_RATING)) {
             return Err(Error::InvalidValue { field: "average_rating", rule: "must be 0 to 5" });
         }
-        operation!(self.caller, "adventures.set_average_rating", adventure = id, |tx| {
+        operation!(self.executor, "adventures.set_average_rating", adventure = id, |tx| {
             let row = adventures::ActiveModel { average_rating: Set(average), ..Default::default() };
             update_adventure(tx, id, row).await
         })
@@ -279,7 +281,7 @@ const STORE_VALIDATION: &str = "UPDATE public.adventures
 /// not write the result. If users and the service have a single login, this is one transaction, which locks the row.
 /// Otherwise a second transaction, through the service's own login, stores the result.
 async fn validate_and_store(
-    caller: &impl Caller,
+    executor: &impl Executor,
     tx: &OperationTransaction,
     id: Uuid,
 ) -> Result<Vec<ValidationError>, Error> {
@@ -308,7 +310,7 @@ async fn validate_and_store(
         tx.execute_as_service(statement).await?;
         return Ok(errors);
     }
-    let service_connection = caller.as_service().ok_or(Error::NotAllowed {
+    let service_connection = executor.as_service().ok_or(Error::NotAllowed {
         rule: "an adventure must be validated outside a transaction if the service has its own login",
     })?;
     // Storing the same result again would change `updated_at`. If transactions are REPEATABLE READ by default, every
@@ -317,7 +319,7 @@ async fn validate_and_store(
         return Ok(errors);
     }
     let service_tx =
-        UnverifiedExt::begin_unverified(&service_connection, TransactionOptions::default(), caller.deadline()).await?;
+        UnguardedExt::begin_unguarded(&service_connection, TransactionOptions::default(), executor.deadline()).await?;
     let update_result = service_tx.execute_raw(statement).await?;
     service_tx.commit().await?;
     // After `Busy`, the operation is retried: it reads the adventure again.

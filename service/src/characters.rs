@@ -36,7 +36,7 @@ use uuid::Uuid;
 pub use progression::HitPoints;
 pub use sheet::{Attributes, Item, SpecialAbility, primary_attribute};
 
-use crate::{Caller, Error, connection::OperationTransaction, json, operation::operation, rows};
+use crate::{Error, Executor, connection::OperationTransaction, json, operation::operation, rows};
 
 /// A character to create.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -104,10 +104,10 @@ pub struct CharacterSeat {
 /// Operations on characters: [`Operations::characters`](crate::Operations::characters).
 #[derive(Debug)]
 pub struct Characters<'a, C> {
-    pub(crate) caller: &'a C,
+    pub(crate) executor: &'a C,
 }
 
-impl<C: Caller> Characters<'_, C> {
+impl<C: Executor> Characters<'_, C> {
     /// Creates a character for the caller. Repeating the request with the same id returns the existing character.
     ///
     /// Who may: a user. Three round trips, or four if the request is repeated. No event.
@@ -122,7 +122,7 @@ impl<C: Caller> Characters<'_, C> {
         let attributes = character.attributes.unwrap_or(Attributes::default_for(character.class));
         let equipment = json::to_json(&character.equipment)?;
         let special_ability = json::to_json(&character.special_ability)?;
-        operation!(self.caller, "characters.create", character = id, |tx| {
+        operation!(self.executor, "characters.create", character = id, |tx| {
             let user_id = tx.user_id()?;
             let build_row = || characters::ActiveModel {
                 id: Set(id),
@@ -149,7 +149,7 @@ impl<C: Caller> Characters<'_, C> {
     ///
     /// [`Error::NotSignedIn`].
     pub async fn living(self) -> Result<Vec<characters::Model>, Error> {
-        operation!(self.caller, reads "characters.living", |tx| {
+        operation!(self.executor, reads "characters.living", |tx| {
             Ok(characters::Entity::find()
                 .filter(characters::Column::UserId.eq(tx.user_id()?))
                 .filter(characters::Column::RetiredAt.is_null())
@@ -172,7 +172,7 @@ impl<C: Caller> Characters<'_, C> {
     ///
     /// [`Error::NotSignedIn`].
     pub async fn retired(self) -> Result<Vec<characters::Model>, Error> {
-        operation!(self.caller, reads "characters.retired", |tx| {
+        operation!(self.executor, reads "characters.retired", |tx| {
             Ok(characters::Entity::find()
                 .filter(characters::Column::UserId.eq(tx.user_id()?))
                 .filter(characters::Column::RetiredAt.is_not_null())
@@ -191,7 +191,7 @@ impl<C: Caller> Characters<'_, C> {
     ///
     /// [`Error::NotFound`], also for another user's character; [`Error::NotSignedIn`].
     pub async fn get(self, id: Uuid) -> Result<characters::Model, Error> {
-        operation!(self.caller, reads "characters.get", character = id, |tx| {
+        operation!(self.executor, reads "characters.get", character = id, |tx| {
             rows::require::<characters::Entity>(tx, id, "character").await
         })
     }
@@ -206,7 +206,7 @@ impl<C: Caller> Characters<'_, C> {
     ///
     /// [`Error::NotSignedIn`].
     pub async fn seats(self, id: Uuid) -> Result<Vec<CharacterSeat>, Error> {
-        operation!(self.caller, reads "characters.seats", character = id, |tx| {
+        operation!(self.executor, reads "characters.seats", character = id, |tx| {
             Ok(session_players::Entity::find()
                 .inner_join(sessions::Entity)
                 .filter(session_players::Column::CharacterId.eq(id))
@@ -235,7 +235,7 @@ impl<C: Caller> Characters<'_, C> {
     ///
     /// [`Error::CharacterNameTaken`], [`Error::InvalidValue`], [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn rename(self, id: Uuid, name: &str) -> Result<characters::Model, Error> {
-        operation!(self.caller, "characters.rename", character = id, |tx| {
+        operation!(self.executor, "characters.rename", character = id, |tx| {
             update_character(tx, id, characters::ActiveModel { name: Set(name.to_owned()), ..Default::default() }).await
         })
     }
@@ -250,7 +250,7 @@ impl<C: Caller> Characters<'_, C> {
     /// [`Error::NotSignedIn`].
     pub async fn set_equipment(self, id: Uuid, equipment: &[Item]) -> Result<characters::Model, Error> {
         let equipment = json::to_json(&equipment)?;
-        operation!(self.caller, "characters.set_equipment", character = id, |tx| {
+        operation!(self.executor, "characters.set_equipment", character = id, |tx| {
             let row = characters::ActiveModel { equipment: Set(equipment.clone()), ..Default::default() };
             update_character(tx, id, row).await
         })
@@ -266,7 +266,7 @@ impl<C: Caller> Characters<'_, C> {
     /// [`Error::NotSignedIn`].
     pub async fn set_special_ability(self, id: Uuid, ability: &SpecialAbility) -> Result<characters::Model, Error> {
         let ability = json::to_json(ability)?;
-        operation!(self.caller, "characters.set_special_ability", character = id, |tx| {
+        operation!(self.executor, "characters.set_special_ability", character = id, |tx| {
             let row = characters::ActiveModel { special_ability: Set(ability.clone()), ..Default::default() };
             update_character(tx, id, row).await
         })
@@ -282,7 +282,7 @@ impl<C: Caller> Characters<'_, C> {
     /// [`Error::CharacterSeated`] while it has a seat in a live session, [`Error::RetiredLimitReached`] with a hundred
     /// retired characters, [`Error::NotFound`], [`Error::NotSignedIn`], [`Error::AccountClosed`].
     pub async fn retire(self, id: Uuid) -> Result<characters::Model, Error> {
-        operation!(self.caller, "characters.retire", character = id, |tx| { set_retired_at(tx, id, "now()").await })
+        operation!(self.executor, "characters.retire", character = id, |tx| { set_retired_at(tx, id, "now()").await })
     }
 
     /// Brings a retired character back into play. Idempotent.
@@ -294,7 +294,7 @@ impl<C: Caller> Characters<'_, C> {
     /// [`Error::CharacterLimitReached`] with ten living characters, [`Error::NotFound`], [`Error::NotSignedIn`],
     /// [`Error::AccountClosed`].
     pub async fn unretire(self, id: Uuid) -> Result<characters::Model, Error> {
-        operation!(self.caller, "characters.unretire", character = id, |tx| { set_retired_at(tx, id, "NULL").await })
+        operation!(self.executor, "characters.unretire", character = id, |tx| { set_retired_at(tx, id, "NULL").await })
     }
 
     /// Deletes a character that has never been played.
@@ -306,7 +306,7 @@ impl<C: Caller> Characters<'_, C> {
     /// [`Error::StillReferenced`] if it has rolled, or if it is still the character of a seat, held or left (retire it
     /// instead); [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn delete(self, id: Uuid) -> Result<(), Error> {
-        operation!(self.caller, "characters.delete", character = id, |tx| {
+        operation!(self.executor, "characters.delete", character = id, |tx| {
             let deleted = characters::Entity::delete_by_id(id).exec(tx).await?;
             if deleted.rows_affected == 0 { Err(Error::NotFound { what: "character" }) } else { Ok(()) }
         })

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 pub use rls::{IdentityConnection, InvalidLogPosition, LogPosition, RowStream, ServerRole, ServerStatus, Transaction};
-use rls::{UnverifiedTransaction, supabase::SERVICE_ROLE};
+use rls::{UnguardedTransaction, supabase::SERVICE_ROLE};
 use sea_orm::{DbErr, ExecResult, Statement};
 use uuid::Uuid;
 
@@ -12,14 +12,14 @@ use crate::{Error, identity::Identity};
 
 /// The transaction of an operation. It does not verify after each statement that the identity is unchanged, because no
 /// statement of an operation leaves the identity changed.
-pub(crate) type OperationTransaction = UnverifiedTransaction;
+pub(crate) type OperationTransaction = UnguardedTransaction;
 
 /// A type on which operations are called: an [`IdentityConnection`], on which each operation runs in a transaction of
 /// its own, or a [`Transaction`], in which the operations that are called on it run. The trait is sealed.
-pub trait Caller: sealed::Sealed + Send + Sync {}
+pub trait Executor: sealed::Sealed + Send + Sync {}
 
-impl Caller for IdentityConnection {}
-impl Caller for Transaction {}
+impl Executor for IdentityConnection {}
+impl Executor for Transaction {}
 
 /// What an operation needs from its transaction, besides the methods that run statements as the caller.
 pub(crate) trait OperationTransactionExt {
@@ -50,11 +50,11 @@ impl OperationTransactionExt for OperationTransaction {
     }
 }
 
-/// Keeps other crates from implementing [`Caller`].
+/// Keeps other crates from implementing [`Executor`].
 pub(crate) mod sealed {
     use rls::{
         supabase,
-        unverified::{AsUnverified, UnverifiedExt},
+        unguarded::{AsUnguarded, UnguardedExt},
     };
     use sea_orm::TransactionOptions;
 
@@ -141,9 +141,9 @@ pub(crate) mod sealed {
             is_read_only: bool,
         ) -> Result<BegunOrJoinedTransaction, Error> {
             if is_read_only {
-                return Ok(BegunOrJoinedTransaction::Begun(UnverifiedExt::begin_read(self, deadline).await?));
+                return Ok(BegunOrJoinedTransaction::Begun(UnguardedExt::begin_read(self, deadline).await?));
             }
-            let tx = UnverifiedExt::begin_unverified(self, TransactionOptions::default(), deadline).await?;
+            let tx = UnguardedExt::begin_unguarded(self, TransactionOptions::default(), deadline).await?;
             Ok(BegunOrJoinedTransaction::Begun(tx))
         }
     }
@@ -171,7 +171,7 @@ pub(crate) mod sealed {
             _: Option<Duration>,
             is_read_only: bool,
         ) -> Result<BegunOrJoinedTransaction, Error> {
-            let transaction = self.unverified().operation_handle();
+            let transaction = self.unguarded().operation_handle();
             Ok(BegunOrJoinedTransaction::Joined(JoinedOperation { transaction, is_read_only, has_succeeded: false }))
         }
     }

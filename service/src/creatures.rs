@@ -24,7 +24,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::{
-    Caller, Error, json,
+    Error, Executor, json,
     operation::operation,
     rows::{self, set_if_some},
 };
@@ -141,10 +141,10 @@ pub struct CreatureChanges {
 /// Operations on creatures: [`Operations::creatures`](crate::Operations::creatures).
 #[derive(Debug)]
 pub struct Creatures<'a, C> {
-    pub(crate) caller: &'a C,
+    pub(crate) executor: &'a C,
 }
 
-impl<C: Caller> Creatures<'_, C> {
+impl<C: Executor> Creatures<'_, C> {
     /// Adds a creature to an adventure. Repeating the request with the same id returns the existing creature. An
     /// adventure can have at most two hundred creatures.
     ///
@@ -161,7 +161,7 @@ impl<C: Caller> Creatures<'_, C> {
         let id = creature.id.unwrap_or_else(Uuid::new_v4);
         let stats = json::to_json(&creature.stats)?;
         let abilities = json::to_json(&creature.abilities)?;
-        operation!(self.caller, "creatures.add", adventure = adventure_id, creature = id, |tx| {
+        operation!(self.executor, "creatures.add", adventure = adventure_id, creature = id, |tx| {
             let build_row = || creatures::ActiveModel {
                 id: Set(id),
                 adventure_id: Set(adventure_id),
@@ -193,7 +193,7 @@ impl<C: Caller> Creatures<'_, C> {
         set_if_some(&mut row.abilities, &changes.abilities.as_ref().map(json::to_json).transpose()?);
         set_if_some(&mut row.hit_points, &changes.hit_points);
         set_if_some(&mut row.armor, &changes.armor);
-        operation!(self.caller, "creatures.edit", creature = id, |tx| {
+        operation!(self.executor, "creatures.edit", creature = id, |tx| {
             match rows::update_returning(tx, row.clone(), id, creatures::Column::Id).await? {
                 Some(creature) => Ok(creature),
                 None => {
@@ -212,7 +212,7 @@ impl<C: Caller> Creatures<'_, C> {
     ///
     /// [`Error::NotFound`], [`Error::AdventureNotYours`], [`Error::NotSignedIn`].
     pub async fn remove(self, id: Uuid) -> Result<(), Error> {
-        operation!(self.caller, "creatures.remove", creature = id, |tx| {
+        operation!(self.executor, "creatures.remove", creature = id, |tx| {
             let deleted = creatures::Entity::delete_by_id(id).exec(tx).await?;
             if deleted.rows_affected == 0 {
                 rows::require::<creatures::Entity>(tx, id, "creature").await?;
@@ -230,7 +230,7 @@ impl<C: Caller> Creatures<'_, C> {
     ///
     /// [`Error::NotFound`].
     pub async fn get(self, id: Uuid) -> Result<creatures::Model, Error> {
-        operation!(self.caller, reads "creatures.get", creature = id, |tx| {
+        operation!(self.executor, reads "creatures.get", creature = id, |tx| {
             rows::require::<creatures::Entity>(tx, id, "creature").await
         })
     }
@@ -243,7 +243,7 @@ impl<C: Caller> Creatures<'_, C> {
     ///
     /// None specific to this operation.
     pub async fn list(self, adventure_id: Uuid) -> Result<Vec<creatures::Model>, Error> {
-        operation!(self.caller, reads "creatures.list", adventure = adventure_id, |tx| {
+        operation!(self.executor, reads "creatures.list", adventure = adventure_id, |tx| {
             Ok(creatures::Entity::find()
                 .filter(creatures::Column::AdventureId.eq(adventure_id))
                 .order_by_asc(creatures::Column::Name)

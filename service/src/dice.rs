@@ -34,15 +34,15 @@ pub use initiative::{NewInitiative, Turn};
 pub use new_roll::{Modifier, ModifierKind, NewRoll, Roller};
 pub use statistics::{KindStatistics, RollScope, RollStatistics};
 
-use crate::{Caller, Error, json, operation::operation, rows};
+use crate::{Error, Executor, json, operation::operation, rows};
 
 /// Operations on rolls: [`Operations::dice`](crate::Operations::dice).
 #[derive(Debug)]
 pub struct Dice<'a, C> {
-    pub(crate) caller: &'a C,
+    pub(crate) executor: &'a C,
 }
 
-impl<C: Caller> Dice<'_, C> {
+impl<C: Executor> Dice<'_, C> {
     /// Makes a roll. The database computes the number of dice from the attribute of the character or creature and from
     /// the modifiers, and draws the results; a user can choose neither the number nor the results. Repeating the
     /// request with the same id returns the existing roll.
@@ -66,7 +66,7 @@ impl<C: Caller> Dice<'_, C> {
             Roller::Character(id) => (Some(id), None),
             Roller::Creature(id) => (None, Some(id)),
         };
-        operation!(self.caller, "dice.roll", session = roll.session_id, roll = id, |tx| {
+        operation!(self.executor, "dice.roll", session = roll.session_id, roll = id, |tx| {
             let build_row = || dice_rolls::ActiveModel {
                 id: Set(id),
                 session_id: Set(roll.session_id),
@@ -108,7 +108,7 @@ impl<C: Caller> Dice<'_, C> {
     /// [`Error::SessionNotActive`], [`Error::NotSeated`], [`Error::CharacterNotYours`], [`Error::CharacterRetired`],
     /// [`Error::NotSessionSeer`] if a player saves a creature's roll, [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn use_heroic_save(self, roll_id: Uuid) -> Result<dice_rolls::Model, Error> {
-        operation!(self.caller, "dice.use_heroic_save", roll = roll_id, |tx| {
+        operation!(self.executor, "dice.use_heroic_save", roll = roll_id, |tx| {
             let original = rows::require::<dice_rolls::Entity>(tx, roll_id, "roll").await?;
             let row = dice_rolls::ActiveModel {
                 session_id: Set(original.session_id),
@@ -134,7 +134,7 @@ impl<C: Caller> Dice<'_, C> {
     ///
     /// [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn get(self, id: Uuid) -> Result<dice_rolls::Model, Error> {
-        operation!(self.caller, reads "dice.get", roll = id, |tx| {
+        operation!(self.executor, reads "dice.get", roll = id, |tx| {
             rows::require::<dice_rolls::Entity>(tx, id, "roll").await
         })
     }

@@ -41,8 +41,8 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::{
-    Caller, Error, binds::Binds, connection::OperationTransaction, error::no_event_access_error, operation::operation,
-    rows,
+    Error, Executor, binds::Binds, connection::OperationTransaction, error::no_event_access_error,
+    operation::operation, rows,
 };
 
 pub(crate) use hub::Hub;
@@ -83,14 +83,14 @@ impl NewEvent {
 /// Operations on events: [`Operations::events`](crate::Operations::events).
 #[derive(Debug)]
 pub struct Events<'a, C> {
-    pub(crate) caller: &'a C,
+    pub(crate) executor: &'a C,
 }
 
 rows::row_decoder!(EVENT_COLUMNS, decode_events: Event {
     id, session_id, event_type, payload, created_at, seq, sender_id
 });
 
-impl<C: Caller> Events<'_, C> {
+impl<C: Executor> Events<'_, C> {
     /// Sends a client's event to a session: its type is `client.` followed by `kind`, and its sender is the caller.
     /// Repeating the request with the same id returns the existing event.
     ///
@@ -108,7 +108,7 @@ impl<C: Caller> Events<'_, C> {
         }
         let id = event.id.unwrap_or_else(Uuid::new_v4);
         let event_type = format!("client.{}", event.kind);
-        operation!(self.caller, "events.send", session = event.session_id, event = id, |tx| {
+        operation!(self.executor, "events.send", session = event.session_id, event = id, |tx| {
             let build_row = || session_events::ActiveModel {
                 id: Set(id),
                 session_id: Set(event.session_id),
@@ -134,7 +134,7 @@ impl<C: Caller> Events<'_, C> {
     /// `seq` is no longer kept (call [`newest_seq`](Self::newest_seq), and then reload the session);
     /// [`Error::NotFound`] for the service if there is no such session, [`Error::NotSignedIn`].
     pub async fn after(self, session_id: Uuid, seq: i64) -> Result<Vec<session_events::Model>, Error> {
-        operation!(self.caller, reads "events.after", session = session_id, |tx| {
+        operation!(self.executor, reads "events.after", session = session_id, |tx| {
             read_kept_events_after(tx, session_id, seq).await
         })
     }
@@ -149,7 +149,7 @@ impl<C: Caller> Events<'_, C> {
     /// [`Error::NotAllowed`] for anyone else, [`Error::AccountClosed`], [`Error::NotFound`] for the service if there is
     /// no such session, [`Error::NotSignedIn`].
     pub async fn newest_seq(self, session_id: Uuid) -> Result<i64, Error> {
-        operation!(self.caller, reads "events.newest_seq", session = session_id, |tx| {
+        operation!(self.executor, reads "events.newest_seq", session = session_id, |tx| {
             let mut binds = Binds::default();
             let (session, limit) = (binds.bind(session_id), binds.bind(1_i64));
             // The age is compared outside the subquery, so that the index scan ends at the newest event, however old.

@@ -24,7 +24,7 @@ pub mod users;
 mod values;
 
 pub use connection::{
-    Caller, IdentityConnection, InvalidLogPosition, LogPosition, RowStream, ServerRole, ServerStatus, Transaction,
+    Executor, IdentityConnection, InvalidLogPosition, LogPosition, RowStream, ServerRole, ServerStatus, Transaction,
 };
 pub use error::Error;
 pub use join_code::JoinCode;
@@ -35,51 +35,51 @@ pub use values::{AttributeValue, Difficulty, Level, MaxHitPoints, MaxPlayers, Ro
 
 /// The game's operations, grouped by aggregate (users, characters, adventures and so on). They are called on the
 /// connection of an identity, or on a transaction that was begun on such a connection.
-pub trait Operations: Caller + Sized {
+pub trait Operations: Executor + Sized {
     /// Accounts and profiles.
     fn users(&self) -> users::Users<'_, Self> {
-        users::Users { caller: self }
+        users::Users { executor: self }
     }
 
     /// Characters.
     fn characters(&self) -> characters::Characters<'_, Self> {
-        characters::Characters { caller: self }
+        characters::Characters { executor: self }
     }
 
     /// Adventures.
     fn adventures(&self) -> adventures::Adventures<'_, Self> {
-        adventures::Adventures { caller: self }
+        adventures::Adventures { executor: self }
     }
 
     /// Creatures.
     fn creatures(&self) -> creatures::Creatures<'_, Self> {
-        creatures::Creatures { caller: self }
+        creatures::Creatures { executor: self }
     }
 
     /// Sessions and their seats.
     fn sessions(&self) -> sessions::Sessions<'_, Self> {
-        sessions::Sessions { caller: self }
+        sessions::Sessions { executor: self }
     }
 
     /// Dice rolls.
     fn dice(&self) -> dice::Dice<'_, Self> {
-        dice::Dice { caller: self }
+        dice::Dice { executor: self }
     }
 
     /// Events of sessions.
     fn events(&self) -> events::Events<'_, Self> {
-        events::Events { caller: self }
+        events::Events { executor: self }
     }
 
     /// The tutorial.
     fn tutorial(&self) -> tutorial::Tutorial<'_, Self> {
-        tutorial::Tutorial { caller: self }
+        tutorial::Tutorial { executor: self }
     }
 
     /// Maintenance jobs.
     fn maintenance(&self) -> maintenance::Maintenance<'_, Self> {
-        maintenance::Maintenance { caller: self }
+        maintenance::Maintenance { executor: self }
     }
 }
 
-impl<C: Caller> Operations for C {}
+impl<C: Executor> Operations for C {}

@@ -21,7 +21,7 @@ pub(crate) struct PageQuery {
 }
 
 impl PageQuery {
-    /// Returns the query of a page. An index supports every filter of the list, so the scan has no limit.
+    /// Returns the query of a page whose filters are all supported by an index, so that the scan needs no limit.
     pub(crate) fn without_scan_limit(binds: Binds, page_sql: String) -> Self {
         Self { statement: binds.into_statement(page_sql), has_scan_limit: false }
     }
@@ -36,11 +36,11 @@ impl PageQuery {
     ///   comma; it may be empty.
     /// - `order_by` is the ORDER BY clause of the page.
     ///
-    /// The end of the scan is looked up only if the scan found no more matches than the page can hold; otherwise the
-    /// next page begins after the page's last row. `scan_end` is materialized, because PostgreSQL would otherwise
-    /// inline it into the join and evaluate it before the page. One statement reads the page and the end of the scan.
-    /// If two statements did, and a row left the list between them, the second would take as the end a row that the
-    /// first did not scan, and that row would be on no page.
+    /// The end of the scan is looked up only if all matches that the scan found are on the page; otherwise the next
+    /// page begins after the page's last row. `scan_end` is materialized, because PostgreSQL would otherwise inline it
+    /// into the join and evaluate it before the page. One statement reads the page and the end of the scan. If two
+    /// statements did, and a row left the list between them, the second would take as the end a row that the first did
+    /// not scan, and that row would be on no page.
     pub(crate) fn with_scan_limit(
         binds: Binds,
         ctes: &str,

@@ -24,12 +24,12 @@
 
 use std::time::{Duration, Instant};
 
-use rls::unverified::UnverifiedExt;
+use rls::unguarded::UnguardedExt;
 use sea_orm::{DbBackend, FromQueryResult, Statement, TransactionOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Caller, Error, IdentityConnection,
+    Error, Executor, IdentityConnection,
     identity::Identity,
     operation::{Access, OperationRun, operation},
 };
@@ -84,7 +84,7 @@ pub struct Backlog {
 /// Maintenance operations: [`Operations::maintenance`](crate::Operations::maintenance).
 #[derive(Debug)]
 pub struct Maintenance<'a, C> {
-    pub(crate) caller: &'a C,
+    pub(crate) executor: &'a C,
 }
 
 const SELECT_BACKLOG: &str = "SELECT
@@ -127,12 +127,12 @@ struct BatchResult {
 /// number processed so far. Each batch is an operation of its own, which runs `$sql`. That statement calls a database
 /// function with the batch size, and returns the number of events or sessions that the function processed.
 macro_rules! run_in_batches {
-    ($caller:expr, $name:literal, $sql:ident, $options:ident, $on_progress:ident) => {{
+    ($executor:expr, $name:literal, $sql:ident, $options:ident, $on_progress:ident) => {{
         let started_at = Instant::now();
         let batch_size = i32::from($options.batch_size.clamp(1, 10_000));
         let mut report = JobReport::default();
         while !report.reached_end && (report.processed == 0 || started_at.elapsed() < $options.time_limit) {
-            let row_count = operation!($caller, $name, |tx| {
+            let row_count = operation!($executor, $name, |tx| {
                 let statement = Statement::from_sql_and_values(DbBackend::Postgres, $sql, [batch_size.into()]);
                 Ok(BatchResult::find_by_statement(statement).one(tx).await?.map_or(0, |batch| batch.row_count))
             })?;
@@ -144,7 +144,7 @@ macro_rules! run_in_batches {
     }};
 }
 
-impl<C: Caller> Maintenance<'_, C> {
+impl<C: Executor> Maintenance<'_, C> {
     /// Returns how much work the jobs would do now, for example for the total of a progress bar.
     ///
     /// Who may: the service. Three round trips.
@@ -153,8 +153,8 @@ impl<C: Caller> Maintenance<'_, C> {
     ///
     /// [`Error::NotAllowed`], [`Error::NotSignedIn`].
     pub async fn backlog(self) -> Result<Backlog, Error> {
-        require_service(self.caller)?;
-        operation!(self.caller, reads "maintenance.backlog", |tx| {
+        require_service(self.executor)?;
+        operation!(self.executor, reads "maintenance.backlog", |tx| {
             let statement = Statement::from_string(DbBackend::Postgres, SELECT_BACKLOG);
             Ok(Backlog::find_by_statement(statement).one(tx).await?.unwrap_or_default())
         })
@@ -173,8 +173,8 @@ impl<C: Caller> Maintenance<'_, C> {
         options: JobOptions,
         mut on_progress: impl FnMut(u64) + Send,
     ) -> Result<JobReport, Error> {
-        require_service(self.caller)?;
-        run_in_batches!(self.caller, "maintenance.delete_old_events", DELETE_OLD_EVENTS, options, on_progress)
+        require_service(self.executor)?;
+        run_in_batches!(self.executor, "maintenance.delete_old_events", DELETE_OLD_EVENTS, options, on_progress)
     }
 
     /// Cancels abandoned live sessions (*live*: neither completed nor cancelled). A session that has not started counts
@@ -193,8 +193,8 @@ impl<C: Caller> Maintenance<'_, C> {
         options: JobOptions,
         mut on_progress: impl FnMut(u64) + Send,
     ) -> Result<JobReport, Error> {
-        require_service(self.caller)?;
-        run_in_batches!(self.caller, "maintenance.cancel_abandoned_sessions", CANCEL_ABANDONED, options, on_progress)
+        require_service(self.executor)?;
+        run_in_batches!(self.executor, "maintenance.cancel_abandoned_sessions", CANCEL_ABANDONED, options, on_progress)
     }
 
     /// Archives completed and cancelled sessions that ended more than 90 days ago, with their seats and rolls. After
@@ -210,8 +210,8 @@ impl<C: Caller> Maintenance<'_, C> {
         options: JobOptions,
         mut on_progress: impl FnMut(u64) + Send,
     ) -> Result<JobReport, Error> {
-        require_service(self.caller)?;
-        run_in_batches!(self.caller, "maintenance.archive_sessions", ARCHIVE_SESSIONS, options, on_progress)
+        require_service(self.executor)?;
+        run_in_batches!(self.executor, "maintenance.archive_sessions", ARCHIVE_SESSIONS, options, on_progress)
     }
 }
 
@@ -245,7 +245,7 @@ impl Maintenance<'_, IdentityConnection> {
         struct OwnershipRow {
             owns_all: Option<bool>,
         }
-        require_service(self.caller)?;
+        require_service(self.executor)?;
         // This span is like those of `operation!`, which cannot be used here because it begins a transaction.
         let span = tracing::info_span!(
             target: "sparc::operation",
@@ -257,10 +257,10 @@ impl Maintenance<'_, IdentityConnection> {
             duration_us = tracing::field::Empty,
         );
         // Nothing is retried here: `operation_run` serves only to record the outcome in the span.
-        let operation_run = OperationRun::new(self.caller, Access::ReadWrite);
+        let operation_run = OperationRun::new(self.executor, Access::ReadWrite);
         let vacuum_future = async {
-            let deadline = self.caller.deadline();
-            let tx = UnverifiedExt::begin_unverified(self.caller, TransactionOptions::default(), deadline).await?;
+            let deadline = self.executor.deadline();
+            let tx = UnguardedExt::begin_unguarded(self.executor, TransactionOptions::default(), deadline).await?;
             let statement = Statement::from_string(DbBackend::Postgres, SELECT_OWNS_TABLES);
             let row = OwnershipRow::find_by_statement(statement).one(&tx).await?;
             tx.rollback().await?;
@@ -273,7 +273,7 @@ impl Maintenance<'_, IdentityConnection> {
                 if report.processed > 0 && started_at.elapsed() >= options.time_limit {
                     return Ok(report);
                 }
-                self.caller.execute_as_login(format!("VACUUM (ANALYZE, SKIP_LOCKED) public.{table}")).await?;
+                self.executor.execute_as_login(format!("VACUUM (ANALYZE, SKIP_LOCKED) public.{table}")).await?;
                 report.processed += 1;
                 on_progress(report.processed);
             }
@@ -291,8 +291,8 @@ impl Maintenance<'_, IdentityConnection> {
 
 /// Refuses callers other than the service. The database alone would let anyone vacuum, because VACUUM runs as the
 /// login, whoever the caller is.
-fn require_service(caller: &impl Caller) -> Result<(), Error> {
-    match caller.identity() {
+fn require_service(executor: &impl Executor) -> Result<(), Error> {
+    match executor.identity() {
         Identity::Service => Ok(()),
         Identity::User(_) => Err(Error::NotAllowed { rule: "only the service may run maintenance" }),
         Identity::Anon => Err(Error::NotSignedIn),

@@ -10,7 +10,7 @@ use sea_orm::{DbErr, RuntimeErr, sqlx};
 use uuid::Uuid;
 
 use crate::{
-    Caller, Error,
+    Error, Executor,
     connection::{OperationTransaction, sealed::BegunOrJoinedTransaction},
     error::explain_bind_mismatch,
     identity::Identity,
@@ -20,7 +20,7 @@ use crate::{
 /// connection, the caller gets that error.
 const MAX_ATTEMPTS: u32 = 5;
 
-/// An operation that waits for the answer to its commit waits at least this long, even past the deadline. Without the
+/// How long an operation waits for the answer to its commit, even past the deadline, before it gives up. Without the
 /// answer nobody knows whether the commit happened, and most answers come within this time.
 const COMMIT_GRACE: Duration = Duration::from_secs(1);
 
@@ -28,7 +28,7 @@ const COMMIT_GRACE: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     /// It only reads, without locking rows. So it may run on a replica that has replayed the write-ahead log up to what
-    /// the caller has read or written. Without replicas, the commit is not waited for: it completes in the background,
+    /// the caller has read or written. Without replicas, `commit` returns at once and completes in the background,
     /// unless the transaction is `SERIALIZABLE`.
     ReadOnly,
     /// It may write, so it runs on the primary.
@@ -50,15 +50,15 @@ pub(crate) struct OperationRun {
 }
 
 impl OperationRun {
-    pub(crate) fn new(caller: &impl Caller, access: Access) -> Self {
-        let caller_is_visitor = caller.identity() == Identity::Anon;
-        let may_retry_on_another_server = caller.may_retry_on_another_server();
+    pub(crate) fn new(executor: &impl Executor, access: Access) -> Self {
+        let caller_is_visitor = executor.identity() == Identity::Anon;
+        let may_retry_on_another_server = executor.may_retry_on_another_server();
         Self {
             failed_attempts: 0,
             attempt_is_read_only: access == Access::ReadOnly,
             may_retry_on_another_server,
             started_at: Instant::now(),
-            deadline: caller.deadline(),
+            deadline: executor.deadline(),
             caller_is_visitor,
         }
     }
@@ -191,20 +191,20 @@ impl BegunOrJoinedTransaction {
     }
 }
 
-/// Runs the body in a new transaction as the caller, and retries it after a transient error. If the caller is a
+/// Runs the body in a new transaction as the caller, and retries it after a transient error. If the executor is a
 /// transaction, runs the body once, in that transaction.
 ///
 /// Inner futures are boxed, so that the future of an operation is small: a program may hold many of them on one stack.
-pub(crate) async fn run<'env, C: Caller, T>(
-    caller: &C,
+pub(crate) async fn run<'env, E: Executor, T>(
+    executor: &E,
     access: Access,
     body: impl for<'t> Fn(&'t OperationTransaction) -> ScopedBoxFuture<'env, 't, Result<T, Error>>,
 ) -> Result<T, Error> {
-    let mut operation_run = OperationRun::new(caller, access);
+    let mut operation_run = OperationRun::new(executor, access);
     let outcome = loop {
         let attempt = operation_run.run_with_deadline(async {
             let begun_or_joined =
-                Box::pin(caller.begin_or_join(operation_run.remaining(), operation_run.attempt_is_read_only)).await?;
+                Box::pin(executor.begin_or_join(operation_run.remaining(), operation_run.attempt_is_read_only)).await?;
             let outcome = body(begun_or_joined.transaction()).await;
             Ok((begun_or_joined, outcome))
         });
@@ -221,28 +221,28 @@ pub(crate) async fn run<'env, C: Caller, T>(
     outcome
 }
 
-/// Runs a body as one operation: `operation!(caller, "aggregate.verb", session = id, |tx| { ... Ok(value) })`.
+/// Runs a body as one operation: `operation!(executor, "aggregate.verb", session = id, |tx| { ... Ok(value) })`.
 ///
 /// The string is the name of the operation's span. The fields between the name and the body are ids, which the span
 /// records; they must not contain personal data.
 ///
-/// An operation that only reads is declared with `reads`: `operation!(caller, reads "aggregate.verb", ...)`.
+/// An operation that only reads is declared with `reads`: `operation!(executor, reads "aggregate.verb", ...)`.
 /// `tests/operations/standby.rs` runs each operation on a standby, and so checks these declarations.
 macro_rules! operation {
-    (@ $access:ident, $caller:expr, $name:literal, $($field:ident = $id:expr,)* |$tx:ident| $body:block) => {{
+    (@ $access:ident, $executor:expr, $name:literal, $($field:ident = $id:expr,)* |$tx:ident| $body:block) => {{
         #[allow(unused_imports)]
         use crate::connection::OperationTransactionExt as _;
         let span = tracing::info_span!(
             target: "sparc::operation",
             $name,
             operation = $name,
-            identity = %crate::connection::sealed::Sealed::identity($caller),
+            identity = %crate::connection::sealed::Sealed::identity($executor),
             $($field = %$id,)*
             outcome = tracing::field::Empty,
             retries = tracing::field::Empty,
             duration_us = tracing::field::Empty,
         );
-        let operation = crate::operation::run($caller, crate::operation::Access::$access, |tx| {
+        let operation = crate::operation::run($executor, crate::operation::Access::$access, |tx| {
             scoped_futures::ScopedFutureExt::scope_boxed(async {
                 let $tx = &*tx;
                 $body
@@ -250,11 +250,11 @@ macro_rules! operation {
         });
         tracing::Instrument::instrument(operation, span).await
     }};
-    ($caller:expr, reads $name:literal, $($rest:tt)*) => {
-        crate::operation::operation!(@ ReadOnly, $caller, $name, $($rest)*)
+    ($executor:expr, reads $name:literal, $($rest:tt)*) => {
+        crate::operation::operation!(@ ReadOnly, $executor, $name, $($rest)*)
     };
-    ($caller:expr, $name:literal, $($rest:tt)*) => {
-        crate::operation::operation!(@ ReadWrite, $caller, $name, $($rest)*)
+    ($executor:expr, $name:literal, $($rest:tt)*) => {
+        crate::operation::operation!(@ ReadWrite, $executor, $name, $($rest)*)
     };
 }
 

@@ -40,7 +40,7 @@ pub use my_sessions::{ArchivedSession, MySession};
 pub use participation::Participation;
 
 use crate::{
-    Caller, Error, MaxPlayers,
+    Error, Executor, MaxPlayers,
     connection::OperationTransaction,
     operation::operation,
     rows::{self, set_if_some},
@@ -134,10 +134,10 @@ pub struct SessionChanges {
 /// Operations on sessions: [`Operations::sessions`](crate::Operations::sessions).
 #[derive(Debug)]
 pub struct Sessions<'a, C> {
-    pub(crate) caller: &'a C,
+    pub(crate) executor: &'a C,
 }
 
-impl<C: Caller> Sessions<'_, C> {
+impl<C: Executor> Sessions<'_, C> {
     /// Creates a session with the caller as its Seer; the database generates its join code. Repeating the request with
     /// the same id returns the existing session.
     ///
@@ -151,7 +151,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::AccountClosed`].
     pub async fn create(self, session: NewSession) -> Result<sessions::Model, Error> {
         let id = session.id.unwrap_or_else(Uuid::new_v4);
-        operation!(self.caller, "sessions.create", session = id, |tx| {
+        operation!(self.executor, "sessions.create", session = id, |tx| {
             let seer_id = tx.user_id()?;
             let build_row = || sessions::ActiveModel {
                 id: Set(id),
@@ -186,7 +186,7 @@ impl<C: Caller> Sessions<'_, C> {
         set_if_some(&mut row.max_players, &changes.max_players.map(MaxPlayers::get));
         set_if_some(&mut row.looking_for, &changes.looking_for);
         set_if_some(&mut row.scheduled_start, &changes.scheduled_start.map(|start| start.map(Into::into)));
-        operation!(self.caller, "sessions.edit", session = id, |tx| { update_session(tx, id, row.clone()).await })
+        operation!(self.executor, "sessions.edit", session = id, |tx| { update_session(tx, id, row.clone()).await })
     }
 
     /// Returns a session.
@@ -197,7 +197,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::NotFound`].
     pub async fn get(self, id: Uuid) -> Result<sessions::Model, Error> {
-        operation!(self.caller, reads "sessions.get", session = id, |tx| { find_session(tx, id).await })
+        operation!(self.executor, reads "sessions.get", session = id, |tx| { find_session(tx, id).await })
     }
 }
 

@@ -37,7 +37,7 @@ use sea_orm::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Caller, Error, connection::OperationTransaction, operation::operation, rows};
+use crate::{Error, Executor, connection::OperationTransaction, operation::operation, rows};
 
 /// A step of the tutorial. `Display` writes the name that `tutorial_progress` stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -117,10 +117,10 @@ impl FromStr for Step {
 /// Operations on the tutorial: [`Operations::tutorial`](crate::Operations::tutorial).
 #[derive(Debug)]
 pub struct Tutorial<'a, C> {
-    pub(crate) caller: &'a C,
+    pub(crate) executor: &'a C,
 }
 
-impl<C: Caller> Tutorial<'_, C> {
+impl<C: Executor> Tutorial<'_, C> {
     /// Returns the caller's progress; `None` if the caller has neither begun nor skipped the tutorial.
     ///
     /// Who may: a user. Three round trips.
@@ -129,7 +129,7 @@ impl<C: Caller> Tutorial<'_, C> {
     ///
     /// [`Error::NotSignedIn`].
     pub async fn progress(self) -> Result<Option<tutorial_progress::Model>, Error> {
-        operation!(self.caller, reads "tutorial.progress", |tx| {
+        operation!(self.executor, reads "tutorial.progress", |tx| {
             Ok(tutorial_progress::Entity::find_by_id(tx.user_id()?).one(tx).await?)
         })
     }
@@ -143,7 +143,7 @@ impl<C: Caller> Tutorial<'_, C> {
     ///
     /// [`Error::NotSignedIn`].
     pub async fn begin(self, path: TutorialPath) -> Result<tutorial_progress::Model, Error> {
-        operation!(self.caller, "tutorial.begin", |tx| {
+        operation!(self.executor, "tutorial.begin", |tx| {
             let user_id = tx.user_id()?;
             let row =
                 tutorial_progress::ActiveModel { user_id: Set(user_id), path: Set(Some(path)), ..Default::default() };
@@ -164,7 +164,7 @@ impl<C: Caller> Tutorial<'_, C> {
     /// skipped the tutorial without beginning a path; [`Error::NotFound`] if the caller has neither begun nor skipped
     /// the tutorial; [`Error::NotSignedIn`].
     pub async fn complete_step(self, step: Step) -> Result<tutorial_progress::Model, Error> {
-        operation!(self.caller, "tutorial.complete_step", |tx| {
+        operation!(self.executor, "tutorial.complete_step", |tx| {
             let progress = lock_progress(tx, tx.user_id()?).await?;
             let next_step = progress.path.and_then(|path| step.next(path)).ok_or(Error::TutorialOutOfOrder)?;
             if progress.current_step != step.as_str() {
@@ -184,7 +184,7 @@ impl<C: Caller> Tutorial<'_, C> {
     /// [`Error::TutorialOutOfOrder`] before the last step, [`Error::NotFound`] if the caller has neither begun nor
     /// skipped the tutorial, [`Error::NotSignedIn`].
     pub async fn complete(self) -> Result<tutorial_progress::Model, Error> {
-        operation!(self.caller, "tutorial.complete", |tx| {
+        operation!(self.executor, "tutorial.complete", |tx| {
             // The database keeps the time of an earlier completion.
             tutorial_progress::Entity::update_many()
                 .col_expr(Column::CompletedAt, Expr::cust("now()"))
@@ -205,7 +205,7 @@ impl<C: Caller> Tutorial<'_, C> {
     ///
     /// [`Error::NotSignedIn`].
     pub async fn skip(self) -> Result<tutorial_progress::Model, Error> {
-        operation!(self.caller, "tutorial.skip", |tx| {
+        operation!(self.executor, "tutorial.skip", |tx| {
             let user_id = tx.user_id()?;
             let row =
                 tutorial_progress::ActiveModel { user_id: Set(user_id), skipped: Set(true), ..Default::default() };
@@ -223,7 +223,7 @@ impl<C: Caller> Tutorial<'_, C> {
     ///
     /// [`Error::NotFound`] if the caller has neither begun nor skipped the tutorial, [`Error::NotSignedIn`].
     pub async fn restart(self, path: TutorialPath) -> Result<tutorial_progress::Model, Error> {
-        operation!(self.caller, "tutorial.restart", |tx| {
+        operation!(self.executor, "tutorial.restart", |tx| {
             let row = tutorial_progress::ActiveModel {
                 path: Set(Some(path)),
                 current_step: Set(Step::Welcome.to_string()),

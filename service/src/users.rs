@@ -32,7 +32,7 @@ pub use profile::{Badge, Profile, ProfileChanges};
 pub use statistics::UserStatistics;
 
 use crate::{
-    Caller, Error,
+    Error, Executor,
     connection::OperationTransaction,
     operation::operation,
     rows::{self, set_if_some},
@@ -63,7 +63,7 @@ impl std::fmt::Debug for NewAccount {
 /// Operations on accounts and profiles: [`Operations::users`](crate::Operations::users).
 #[derive(Debug)]
 pub struct Users<'a, C> {
-    pub(crate) caller: &'a C,
+    pub(crate) executor: &'a C,
 }
 
 const SIGN_UP: &str = "INSERT INTO auth.users (id, email, raw_user_meta_data)
@@ -87,7 +87,7 @@ const SELECT_IS_EMAIL_TAKEN: &str = r"SELECT
 /// Maximum number of profiles that [`Users::by_display_name`] returns.
 const MAX_PROFILES_BY_DISPLAY_NAME: u64 = 50;
 
-impl<C: Caller> Users<'_, C> {
+impl<C: Executor> Users<'_, C> {
     /// Creates an account in `auth.users`, in a database where Supabase does not manage that table; a trigger creates
     /// the profile. On Supabase, only the platform itself can create accounts. If the e-mail address is taken, the
     /// profile is created without an address; check with [`is_email_taken`](Self::is_email_taken) first. Nothing checks
@@ -109,7 +109,7 @@ impl<C: Caller> Users<'_, C> {
             Some(name) => json!({ "display_name": name }),
             None => json!({}),
         };
-        operation!(self.caller, "users.sign_up", user = id, |tx| {
+        operation!(self.executor, "users.sign_up", user = id, |tx| {
             let values = [id.into(), account.email.clone().into(), metadata.clone().into()];
             let sign_up = Statement::from_sql_and_values(DbBackend::Postgres, SIGN_UP, values.clone());
             if tx.execute_raw(sign_up).await?.rows_affected() == 0 {
@@ -129,7 +129,7 @@ impl<C: Caller> Users<'_, C> {
     ///
     /// None specific to this operation.
     pub async fn profiles(self, ids: &[Uuid]) -> Result<Vec<Profile>, Error> {
-        operation!(self.caller, reads "users.profiles", |tx| {
+        operation!(self.executor, reads "users.profiles", |tx| {
             Ok(users::Entity::find()
                 // One parameter for all ids, because a statement can have at most 65,535 parameters.
                 .filter(users::Column::Id.eq_any(ids.iter().copied()))
@@ -147,7 +147,7 @@ impl<C: Caller> Users<'_, C> {
     ///
     /// [`Error::NotFound`].
     pub async fn profile(self, id: Uuid) -> Result<Profile, Error> {
-        operation!(self.caller, reads "users.profile", user = id, |tx| { find_profile(tx, id).await })
+        operation!(self.executor, reads "users.profile", user = id, |tx| { find_profile(tx, id).await })
     }
 
     /// Returns at most fifty profiles with exactly this display name, the oldest account first.
@@ -158,7 +158,7 @@ impl<C: Caller> Users<'_, C> {
     ///
     /// [`Error::InvalidValue`] for text that contains NUL.
     pub async fn by_display_name(self, display_name: &str) -> Result<Vec<Profile>, Error> {
-        operation!(self.caller, reads "users.by_display_name", |tx| {
+        operation!(self.executor, reads "users.by_display_name", |tx| {
             Ok(users::Entity::find()
                 .filter(users::Column::DisplayName.eq(display_name))
                 .order_by_asc(users::Column::CreatedAt)
@@ -178,7 +178,7 @@ impl<C: Caller> Users<'_, C> {
     /// [`Error::NotAllowed`], [`Error::NotSignedIn`], [`Error::NotFound`], [`Error::InvalidValue`] for text that
     /// contains NUL.
     pub async fn by_email(self, email: &str) -> Result<Profile, Error> {
-        operation!(self.caller, reads "users.by_email", |tx| {
+        operation!(self.executor, reads "users.by_email", |tx| {
             users::Entity::find()
                 .filter(users::Column::Email.eq(email))
                 .into_partial_model()
@@ -203,7 +203,7 @@ impl<C: Caller> Users<'_, C> {
         struct Row {
             is_taken: bool,
         }
-        operation!(self.caller, reads "users.is_email_taken", |tx| {
+        operation!(self.executor, reads "users.is_email_taken", |tx| {
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, SELECT_IS_EMAIL_TAKEN, [email.into()]);
             Ok(Row::find_by_statement(statement).one(tx).await?.is_none_or(|row| row.is_taken))
         })
@@ -218,7 +218,7 @@ impl<C: Caller> Users<'_, C> {
     ///
     /// [`Error::NotSignedIn`].
     pub async fn me(self) -> Result<Profile, Error> {
-        operation!(self.caller, reads "users.me", |tx| { find_profile(tx, tx.user_id()?).await })
+        operation!(self.executor, reads "users.me", |tx| { find_profile(tx, tx.user_id()?).await })
     }
 
     /// Returns the caller's e-mail address, which other users cannot read. An account without one has
@@ -234,7 +234,7 @@ impl<C: Caller> Users<'_, C> {
         struct Row {
             email: Option<String>,
         }
-        operation!(self.caller, reads "users.my_email", |tx| {
+        operation!(self.executor, reads "users.my_email", |tx| {
             // Refuses visitors and the service.
             tx.user_id()?;
             let statement = Statement::from_string(DbBackend::Postgres, "SELECT private.my_email() AS email");
@@ -259,7 +259,7 @@ impl<C: Caller> Users<'_, C> {
         set_if_some(&mut row.display_name, &changes.display_name);
         set_if_some(&mut row.avatar_url, &changes.avatar_url);
         set_if_some(&mut row.bio, &changes.bio);
-        operation!(self.caller, "users.edit", |tx| {
+        operation!(self.executor, "users.edit", |tx| {
             let id = tx.user_id()?;
             // `Entity::update` cannot be used: it returns all columns, and users have no privilege to read `email`.
             let update =
@@ -291,7 +291,7 @@ impl<C: Caller> Users<'_, C> {
         struct Row {
             exists: bool,
         }
-        operation!(self.caller, "users.close_account", user = id, |tx| {
+        operation!(self.executor, "users.close_account", user = id, |tx| {
             let sql = "SELECT private.close_account($1) AS exists";
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [id.into()]);
             match Row::find_by_statement(statement).one(tx).await? {
@@ -310,7 +310,7 @@ impl<C: Caller> Users<'_, C> {
     ///
     /// [`Error::NotAllowed`], [`Error::NotSignedIn`], [`Error::NotFound`].
     pub async fn set_badge(self, id: Uuid, badge: Badge) -> Result<Profile, Error> {
-        operation!(self.caller, "users.set_badge", user = id, |tx| {
+        operation!(self.executor, "users.set_badge", user = id, |tx| {
             let row = users::ActiveModel { is_verified: Set(badge == Badge::Verified), ..Default::default() };
             let user = rows::update_returning(tx, row, id, users::Column::Id)
                 .await?

@@ -16,7 +16,11 @@ use std::{
 
 use uuid::Uuid;
 
-use crate::{Binaries, Error};
+use crate::{
+    binaries::Binaries,
+    error::{Error, io_error},
+    system_user::{is_root, unprivileged_user},
+};
 
 const SUPERVISOR: &str = include_str!("supervisor.sh");
 
@@ -196,31 +200,4 @@ fn free_port() -> Result<u16, Error> {
     let listener = TcpListener::bind("127.0.0.1:0").map_err(io_error("No free port was found"))?;
     let address = listener.local_addr().map_err(io_error("No free port was found"))?;
     Ok(address.port())
-}
-
-/// Returns whether this process runs as root.
-pub(crate) fn is_root() -> bool {
-    numeric_id(&["-u"]).is_some_and(|id| id == 0)
-}
-
-/// Returns the ids of the user and group that run the server if this process runs as root: `postgres` if that user
-/// exists, else `nobody`.
-fn unprivileged_user() -> Result<(u32, u32), Error> {
-    const NO_USER_MESSAGE: &str =
-        "PostgreSQL does not run as root, and this system has neither a user \"postgres\" nor a user \"nobody\".";
-    let ids = |name: &str| Some((numeric_id(&["-u", name])?, numeric_id(&["-g", name])?));
-    ["postgres", "nobody"].into_iter().find_map(ids).ok_or_else(|| Error::Start(NO_USER_MESSAGE.to_owned()))
-}
-
-/// Runs the program `id`, which prints the numeric ids of a user, and returns the number that it prints for these
-/// arguments.
-fn numeric_id(arguments: &[&str]) -> Option<u32> {
-    let output = Command::new("id").args(arguments).output().ok()?;
-    String::from_utf8_lossy(&output.stdout).trim().parse().ok()
-}
-
-/// Returns a function that converts an [`std::io::Error`]. `what` says what failed, as a sentence without the
-/// final period.
-fn io_error(what: &'static str) -> impl Fn(std::io::Error) -> Error {
-    move |cause| Error::Io { what: what.to_owned(), cause }
 }

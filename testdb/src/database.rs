@@ -1,23 +1,29 @@
-//! A database on a [`Server`].
+//! A database on a running server: how it is created, migrated, connected to and dropped.
 
 use std::{io, sync::Arc};
 
 use migration::{Migrator, sea_orm_migration::MigratorTrait};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr};
+use uuid::Uuid;
 
-use crate::{Error, Server, connect, database_url::configured_url};
+use crate::{
+    database_url::{configured_url, on_local_server, with_database},
+    error::Error,
+    instance::Instance,
+    pool::connect,
+};
 
 /// A database, which this crate created or which `DATABASE_URL` names.
 #[derive(Debug)]
 pub struct Database {
-    pub(crate) url: String,
+    url: String,
     /// The database's name. Empty for the database of `DATABASE_URL`.
-    pub(crate) name: String,
+    name: String,
     /// The server of the database. As long as this value exists, a private cluster keeps running. `None` for the
     /// database of `DATABASE_URL`, and for a template, which is removed with its cluster.
-    pub(crate) server: Option<Server>,
-    /// Whether dropping this value drops the database. This field has no effect if `server` is `None`.
-    pub(crate) is_temporary: bool,
+    instance: Option<Arc<Instance>>,
+    /// Whether dropping this value drops the database. This field has no effect if `instance` is `None`.
+    is_temporary: bool,
 }
 
 impl Database {
@@ -29,8 +35,8 @@ impl Database {
     /// The server binaries are missing, or the server does not start.
     pub async fn open() -> Result<Self, Error> {
         match configured_url() {
-            Some(url) => Ok(Self { url, name: String::new(), server: None, is_temporary: false }),
-            None => Server::start_plain(None).await?.create_unmigrated().await,
+            Some(url) => Ok(Self { url, name: String::new(), instance: None, is_temporary: false }),
+            None => Self::create(&Arc::new(Instance::start_plain(None).await?), None).await,
         }
     }
 
@@ -49,6 +55,31 @@ impl Database {
         Ok(database)
     }
 
+    /// Creates an empty database on the server, or a copy of the template. Dropping the returned value drops the
+    /// database.
+    pub(crate) async fn create(instance: &Arc<Instance>, template: Option<&Self>) -> Result<Self, Error> {
+        let template_clause = template.map_or_else(String::new, |template| format!(" TEMPLATE {}", template.name));
+        let name = format!("sparc_{}", Uuid::new_v4().simple());
+        let connection = connect(&instance.url, 1).await?;
+        connection.execute_unprepared(&format!("CREATE DATABASE {name}{template_clause}")).await?;
+        connection.close().await?;
+        let url = with_database(&instance.url, &name);
+        Ok(Self { url, name, instance: Some(instance.clone()), is_temporary: true })
+    }
+
+    /// Returns the database as a template, which does not keep its private cluster running, and is not dropped before
+    /// the cluster is removed.
+    pub(crate) fn into_template(mut self) -> Self {
+        self.instance = None;
+        self
+    }
+
+    /// Returns the copy of this database on `standby`, which must be a standby of the database's server.
+    pub(crate) fn replica_on(&self, standby: &Arc<Instance>) -> Result<Self, Error> {
+        let url = on_local_server(&self.url, standby.private_cluster()?.port())?;
+        Ok(Self { url, name: self.name.clone(), instance: Some(standby.clone()), is_temporary: false })
+    }
+
     /// Returns the URL.
     #[must_use]
     pub fn url(&self) -> &str {
@@ -59,7 +90,7 @@ impl Database {
     /// [`Database::url`].
     #[must_use]
     pub fn superuser_url(&self) -> String {
-        match self.server.as_ref().and_then(|server| server.inner.cluster.as_ref()) {
+        match self.instance.as_ref().and_then(|instance| instance.cluster.as_ref()) {
             Some(cluster) => cluster.url(&self.name),
             None => self.url.clone(),
         }
@@ -77,18 +108,18 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        let Some(server) = self.server.take().filter(|_| self.is_temporary) else {
+        let Some(instance) = self.instance.take().filter(|_| self.is_temporary) else {
             return;
         };
-        // If no other value shares the private cluster, returning drops `server`, which removes the cluster with all
+        // If no other value shares the private cluster, returning drops `instance`, which removes the cluster with all
         // its databases.
-        if server.inner.cluster.is_some() && Arc::strong_count(&server.inner) == 1 {
+        if instance.cluster.is_some() && Arc::strong_count(&instance) == 1 {
             return;
         }
         let drop_statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
         // On a private cluster the superuser drops the database, because only a superuser may terminate the connections
         // of all roles, as FORCE does.
-        let url = server.inner.cluster.as_ref().map_or(server.inner.url.clone(), |cluster| cluster.url("postgres"));
+        let url = instance.cluster.as_ref().map_or(instance.url.clone(), |cluster| cluster.url("postgres"));
         // `drop` is not async, and the caller's runtime may be shutting down. So a new thread, with a runtime of its
         // own, drops the database.
         let thread = std::thread::spawn(move || {

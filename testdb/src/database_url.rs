@@ -2,7 +2,7 @@
 
 use std::env;
 
-use crate::Error;
+use crate::error::Error;
 
 /// Returns the value of `DATABASE_URL`, if it is set and not empty.
 pub(crate) fn configured_url() -> Option<String> {

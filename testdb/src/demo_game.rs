@@ -3,7 +3,7 @@
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
-use crate::{Database, Error, Server};
+use crate::{database::Database, error::Error, server::Server};
 
 /// A migrated database with a Seer (a game master), a player, and an active session. Each public field is an id.
 #[derive(Debug)]

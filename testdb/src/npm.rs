@@ -10,8 +10,9 @@ use std::{
 };
 
 use crate::{
-    Binaries, Error,
-    binaries::{install_hint, major_version},
+    binaries::{Binaries, install_hint, major_version},
+    error::{Error, io_error},
+    system_user::is_root,
 };
 
 /// The package version for each major version of PostgreSQL.
@@ -129,7 +130,7 @@ fn cache_folder() -> Option<PathBuf> {
         // The path must be absolute, because the server is started in another folder.
         return std::path::absolute(folder).ok();
     }
-    if crate::cluster::is_root() {
+    if is_root() {
         return Some(PathBuf::from("/var/cache/sparc-postgresql"));
     }
     let default_cache = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
@@ -149,9 +150,4 @@ fn create_link(linked_file_name: &Path, link: &Path) -> io::Result<()> {
 fn make_executable(program: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(program, fs::Permissions::from_mode(0o755))
-}
-
-/// Returns a function that converts an [`io::Error`]. `what` says what failed, as a sentence without the final period.
-fn io_error(what: &str) -> impl Fn(io::Error) -> Error {
-    move |cause| Error::Io { what: what.to_owned(), cause }
 }

@@ -2,49 +2,14 @@
 //! role attempts to use every column and function. The results are in `docs/generated/access.md`. If the results differ
 //! from that page, the test in this file fails. (`repeated_writes.rs` has a test of its own, which writes no page.)
 
-use std::fmt::Write;
+use crate::generated_docs::write_or_assert_up_to_date;
 
-use sea_orm::ConnectionTrait;
-
-use crate::{
-    generated_docs::write_or_assert_up_to_date,
-    world::{SqlCaller, into_sql_error},
-};
-
+mod attempt;
 mod fixture;
+mod page;
 mod repeated_writes;
 mod roles;
 mod rows;
-
-/// The outcome of an attempt.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    /// A row was read or written.
-    Done,
-    /// A missing privilege, a policy, a trigger or a function refused the attempt with SQLSTATE
-    /// `insufficient_privilege`, or the statement matched no row: row security hid the row, or the caller has no such
-    /// row (the service, for example, has no seat).
-    NoAccess,
-    /// A rule of the game refused the attempt, with one of the schema's own errors or a constraint violation.
-    RefusedByRule,
-}
-
-/// Runs the statement, rolls it back, and returns the outcome.
-async fn dry_run(caller: &SqlCaller, sql: &str) -> Outcome {
-    let transaction = caller.begin().await;
-    let outcome = match transaction.execute_unprepared(sql).await.map_err(into_sql_error) {
-        Ok(result) if result.rows_affected() > 0 => Outcome::Done,
-        Ok(_) => Outcome::NoAccess,
-        Err(error) if error.is_insufficient_privilege() => Outcome::NoAccess,
-        Err(error) => {
-            // Only the schema's own errors (SP) and integrity constraint violations (23) are expected.
-            assert!(error.sqlstate.starts_with("SP") || error.sqlstate.starts_with("23"), "{error:?}: {sql}");
-            Outcome::RefusedByRule
-        }
-    };
-    transaction.rollback().await.unwrap();
-    outcome
-}
 
 const INTRODUCTION: &str = "# Access\n\n\
     Who may do what by *plain row access* (with SELECT, INSERT, UPDATE and DELETE of their own), and who may call\n\
@@ -79,20 +44,4 @@ async fn the_page_about_access_is_up_to_date() {
         assert!(has_section, "tests/access/rows.rs must attempt every access to the rows of {table}");
     }
     write_or_assert_up_to_date("access.md", &page, "access");
-}
-
-/// Writes the heading and introduction of a section of the page, and the head of the section's Markdown table.
-fn write_section_start(page: &mut String, title: &str, introduction: &str, columns: &[&str]) {
-    write!(
-        page,
-        "\n## {title}\n\n{introduction}\n\n| {} |\n|{}\n",
-        columns.join(" | "),
-        " --- |".repeat(columns.len())
-    )
-    .unwrap();
-}
-
-/// Writes a row of a Markdown table.
-fn write_row(page: &mut String, cells: &[String]) {
-    writeln!(page, "| {} |", cells.join(" | ")).unwrap();
 }

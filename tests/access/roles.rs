@@ -8,7 +8,7 @@ use crate::{
     world::{SqlCaller, World, into_sql_error},
 };
 
-use super::{write_row, write_section_start};
+use super::page::{write_row, write_section_start};
 
 /// Runs the statement, rolls it back, and returns whether the role's privileges allow it. A statement that they allow
 /// can still fail, with another error.

@@ -6,9 +6,9 @@ use uuid::Uuid;
 use crate::world::{insert_attribute_check_sql, insert_character_sql, insert_heroic_save_sql, insert_seat_sql};
 
 use super::{
-    Outcome, dry_run,
+    attempt::{Outcome, dry_run},
     fixture::{ACTORS, Actor, Fixture, STATUSES, SeersSession},
-    write_row, write_section_start,
+    page::{write_row, write_section_start},
 };
 
 /// Statements, each with the letter that stands for it on the page. A statement is a function that returns the SQL for

@@ -194,7 +194,7 @@ impl Fixture {
             format!("SELECT private.can_see_adventure('{adventure}'), private.owns_adventure('{adventure}')"),
             format!("SELECT private.is_public_session('{session}'), private.is_public_archived_session('{session}')"),
             format!("SELECT private.may_take_seat('{}', '{}')", waiting_game.session_id, player.user_id),
-            format!("SELECT private.is_same_request('characters', '{{\"id\": \"{character}\"}}'), private.is_parsable('[1]', 10)"),
+            format!("SELECT private.is_same_request('characters', '{{\"id\": \"{character}\"}}'), private.is_client_parsable('[1]', 10)"),
             "SELECT private.sum_of_dice('{1}'), private.is_blank('x'), private.is_displayable_name('x'), private.are_valid_stats('{}')".to_owned(),
             "SELECT private.are_valid_modifiers('[]'), private.sum_of_modifiers('[]', 'flat')".to_owned(),
             "SELECT private.require_open_account(), private.require_and_lock_open_account(), private.event_history_id()".to_owned(),

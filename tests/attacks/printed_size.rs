@@ -7,9 +7,9 @@ use super::{inserted_rows_and_sizes::document_writes, sqlstates::CHECK_VIOLATION
 use crate::world::World;
 
 /// Returns an SQL literal of a document that contains the given JSON value, for the column whose size the constraint
-/// limits. Without the value, the column would accept the document.
-fn document_literal(constraint: &str, value: &str) -> String {
-    match constraint {
+/// limits. The rest of the document is valid.
+fn document_literal(size_constraint: &str, value: &str) -> String {
+    match size_constraint {
         "bounded_modifiers" => format!(r#"'[{{"type": "flat", "value": 1, "source": "x", "z": {value}}}]'"#),
         _ => format!(r#"'{{"might": 1, "grace": 1, "wit": 1, "heart": 1, "z": {value}}}'"#),
     }
@@ -46,25 +46,25 @@ async fn numbers_that_are_too_large_too_small_or_too_long_are_refused_in_every_d
         "-2e308".to_owned(),
         "1e131071".to_owned(),
     ];
-    for (caller, constraint, sql) in document_writes(&world).await {
+    for (caller, size_constraint, sql) in document_writes(&world).await {
         for number in &numbers {
             let repeated = format!("[{}{number}]", format!("{number}, ").repeat(20));
             let after_long_text = format!(r#"["{}", {number}]"#, "x".repeat(1000));
             let (in_array, in_object) = (format!("[[{number}]]"), format!(r#"{{"a": {{"b": {number}}}}}"#));
             for value in [number, &in_array, &in_object, &repeated, &after_long_text] {
-                let document = document_literal(constraint, value);
+                let document = document_literal(size_constraint, value);
                 assert_refused!(
                     caller.execute(&sql.replace("$DOC$", &document)).await,
                     CHECK_VIOLATION,
-                    "parsable_document",
-                    "{constraint}, {document}"
+                    "client_parsable_document",
+                    "{size_constraint}, {document}"
                 );
             }
         }
         for number in ["0", "-0", "0e-308", "1e308", "-1e308", "1e-308", "0.1", "1e-5", "12345678901234567890.5", "1E2"]
         {
-            let document = document_literal(constraint, number);
-            assert_eq!(caller.execute(&sql.replace("$DOC$", &document)).await, Ok(1), "{constraint}, {document}");
+            let document = document_literal(size_constraint, number);
+            assert_eq!(caller.execute(&sql.replace("$DOC$", &document)).await, Ok(1), "{size_constraint}, {document}");
         }
     }
 }
@@ -72,23 +72,23 @@ async fn numbers_that_are_too_large_too_small_or_too_long_are_refused_in_every_d
 #[tokio::test]
 async fn a_document_of_long_numbers_that_prints_more_than_eight_times_its_limit_is_refused() {
     let world = World::new().await;
-    for (caller, constraint, sql) in document_writes(&world).await {
-        let limit = stored_size_limit(&world, constraint).await;
+    for (caller, size_constraint, sql) in document_writes(&world).await {
+        let limit = stored_size_limit(&world, size_constraint).await;
         for number in ["1e308", "-1e300", "1e-308", "0e-308", "1e200"] {
             // Each of these numbers prints at least 200 digits, so limit / 20 of them print more than ten times the
             // limit.
             let value = format!("[{}1]", format!("{number}, ").repeat(limit / 20));
             assert_refused!(
-                caller.execute(&sql.replace("$DOC$", &document_literal(constraint, &value))).await,
+                caller.execute(&sql.replace("$DOC$", &document_literal(size_constraint, &value))).await,
                 CHECK_VIOLATION,
-                "parsable_document",
-                "{constraint}, {number}"
+                "client_parsable_document",
+                "{size_constraint}, {number}"
             );
         }
         // Ordinary numbers, and texts in which every character is escaped, print less than eight times the limit.
         for value in ["12.5, ".repeat(limit / 40), r#""\u0001\u0002\"", "#.repeat(limit / 40)] {
-            let document = document_literal(constraint, &format!("[{value}1]"));
-            assert_eq!(caller.execute(&sql.replace("$DOC$", &document)).await, Ok(1), "{constraint}");
+            let document = document_literal(size_constraint, &format!("[{value}1]"));
+            assert_eq!(caller.execute(&sql.replace("$DOC$", &document)).await, Ok(1), "{size_constraint}");
         }
     }
 }
@@ -148,7 +148,7 @@ async fn the_printed_size_of_every_document_that_a_client_writes_is_limited() {
             assert_refused!(
                 user.execute(&format!("{sql}{suffix}")).await,
                 CHECK_VIOLATION,
-                "parsable_document",
+                "client_parsable_document",
                 "{table}"
             );
         }
@@ -169,6 +169,6 @@ async fn assert_owner_cannot_store_long_numbers(world: &World, draft_adventure: 
         format!("UPDATE adventures SET content = '[1e-16383]' WHERE id = '{draft_adventure}'"),
         format!("UPDATE sessions SET game_state = '[0e-16383]' WHERE id = '{}'", game.session_id),
     ] {
-        assert_refused!(world.owner().execute(&sql).await, CHECK_VIOLATION, "parsable_document", "{sql}");
+        assert_refused!(world.owner().execute(&sql).await, CHECK_VIOLATION, "client_parsable_document", "{sql}");
     }
 }

@@ -91,7 +91,7 @@ async fn check_reports_a_renamed_or_moved_object_and_up_restores_its_name() {
         let report = check(&owner).await.unwrap();
         assert!(report.is_clean() && report.hints.is_empty(), "{sql}: {report:#?}");
         assert_eq!(migration::full_manifest_of(&owner).await.unwrap(), MANIFEST, "{sql}");
-        // An account's *gate* is its row in `account_gates`, which every write of the account's user locks. `up` can
+        // An account's *gate* is its row in `account_gates`. Every write by the account's user locks that row. `up` can
         // create a profile and a gate again from the account, but not the bio, so the bio shows that the row was kept.
         let select_rows = "SELECT display_name || ' ' || bio || ' ' || is_open FROM public.users
             JOIN private.account_gates AS gate ON gate.account_id = id";

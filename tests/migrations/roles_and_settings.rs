@@ -88,7 +88,7 @@ fn with_setting(url: &str, setting: &str, value: &str) -> String {
 }
 
 #[tokio::test]
-async fn check_reports_connection_options_that_disable_triggers_and_up_and_the_install_script_override_them() {
+async fn connection_options_that_disable_triggers_are_reported_by_check_and_overridden_by_up_and_the_install_script() {
     let (server, database, db) = create_migrated_database_on_own_server().await;
     let unmigrated_database = server.create_unmigrated().await.unwrap();
     let with_option = |url: &str| with_setting(url, "session_replication_role", "replica");
@@ -98,8 +98,8 @@ async fn check_reports_connection_options_that_disable_triggers_and_up_and_the_i
     Migrator::up(&connection, None).await.unwrap();
     assert!(check(&db).await.unwrap().is_clean());
 
-    // So does the script that creates the schema in an empty database. Creating an empty schema needs no triggers, so
-    // the setting itself is checked, before the script commits.
+    // The install script enables the triggers for its own transaction, too. It would succeed without them, because it
+    // inserts no rows of the game. So the test checks the setting itself, before the script commits.
     let assert_enabled = "DO $$ BEGIN ASSERT current_setting('session_replication_role') = 'origin'; END $$";
     let script = migration::install_script();
     let script = format!("{}{assert_enabled};\nCOMMIT;\n", script.strip_suffix("COMMIT;\n").unwrap());

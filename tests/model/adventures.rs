@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::game::{Adventure, Answer, Game, Session};
+use super::game::{Adventure, Answer, Game};
 
 impl Game {
     pub fn set_adventure_status(&mut self, me: usize, adventure: usize, to: &'static str) -> Answer {
@@ -16,22 +16,6 @@ impl Game {
         }
         adventure.status = to;
         Ok(true)
-    }
-
-    /// Returns whether a session of the adventure is live or had a player. If so, the adventure cannot be deleted.
-    pub fn adventure_has_history(&self, adventure: usize) -> bool {
-        let counts_as_history = |session: &Session| {
-            session.adventure == adventure && !session.is_deleted && (session.is_live() || session.had_player())
-        };
-        self.sessions.iter().any(counts_as_history)
-    }
-
-    /// Marks the adventure and all its sessions as deleted, without checking whether they may be deleted.
-    pub fn mark_adventure_deleted(&mut self, adventure: usize) {
-        self.adventures[adventure].is_deleted = true;
-        for session in self.sessions.iter_mut().filter(|session| session.adventure == adventure) {
-            session.is_deleted = true;
-        }
     }
 
     pub fn delete_adventure(&mut self, me: usize, adventure: usize) -> Answer {

@@ -285,6 +285,22 @@ impl Game {
         Ok(true)
     }
 
+    /// Returns whether a session of the adventure is live or had a player. If so, the adventure cannot be deleted.
+    pub fn adventure_has_history(&self, adventure: usize) -> bool {
+        let counts_as_history = |session: &Session| {
+            session.adventure == adventure && !session.is_deleted && (session.is_live() || session.had_player())
+        };
+        self.sessions.iter().any(counts_as_history)
+    }
+
+    /// Marks the adventure and all its sessions as deleted, without checking whether they may be deleted.
+    pub fn mark_adventure_deleted(&mut self, adventure: usize) {
+        self.adventures[adventure].is_deleted = true;
+        for session in self.sessions.iter_mut().filter(|session| session.adventure == adventure) {
+            session.is_deleted = true;
+        }
+    }
+
     /// Closes the caller's account: gives up the caller's seats in live sessions, cancels the live sessions that the
     /// caller runs, and deletes the caller's drafts. A draft that has history gets the status `archived` instead.
     pub fn close_account(&mut self, me: usize) -> Answer {

@@ -7,9 +7,7 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-use super::{
-    Caller, EVERYBODY_MAY_CALL, Operation, Refusal, SERVICE_MAY_CALL, USERS_MAY_CALL, operation, outcome_code, refusal,
-};
+use super::operation::{EVERYBODY_MAY_CALL, Operation, Refusal, SERVICE_MAY_CALL, USERS_MAY_CALL, operation, refusal};
 
 fn new_adventure(name: &str) -> NewAdventure {
     NewAdventure { name: name.into(), ..Default::default() }

@@ -7,9 +7,8 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-use super::{
-    Caller, Operation, Refusal, SERVICE_MAY_CALL, USERS_AND_SERVICE_MAY_CALL, USERS_MAY_CALL, operation, outcome_code,
-    refusal,
+use super::operation::{
+    Operation, Refusal, SERVICE_MAY_CALL, USERS_AND_SERVICE_MAY_CALL, USERS_MAY_CALL, operation, refusal,
 };
 
 fn new_character(name: &str) -> NewCharacter {

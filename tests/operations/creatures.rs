@@ -7,7 +7,7 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-use super::{Caller, EVERYBODY_MAY_CALL, Operation, Refusal, operation, outcome_code, refusal};
+use super::operation::{EVERYBODY_MAY_CALL, Operation, Refusal, operation, refusal};
 
 fn new_creature(name: &str) -> NewCreature {
     NewCreature { name: name.into(), ..Default::default() }

@@ -9,7 +9,8 @@ use sparc::service::{
 use uuid::Uuid;
 
 use super::{
-    Caller, Operation, Refusal, USERS_AND_SERVICE_MAY_CALL, fixture::Fixture, operation, outcome_code, refusal,
+    fixture::Fixture,
+    operation::{Operation, Refusal, USERS_AND_SERVICE_MAY_CALL, operation, refusal},
 };
 
 /// Returns an attribute check in the session, by the player's character.

@@ -5,10 +5,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::{Path, PathBuf},
 };
 
-use super::{expected_outcomes, operations};
+use super::{
+    expected_outcomes, operations,
+    sources::{declared_reads, service_sources},
+};
 use crate::generated_docs::{workspace_root, write_or_assert_up_to_date};
 
 /// An operation as its documentation describes it.
@@ -28,26 +30,12 @@ pub struct DocumentedOperation {
     errors: BTreeSet<String>,
 }
 
-/// Collects the Rust files in a folder and its subfolders.
-pub fn find_sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        match path.extension() {
-            Some(extension) if extension == "rs" => found.push(path),
-            _ if path.is_dir() => find_sources(&path, found),
-            _ => {}
-        }
-    }
-}
-
 /// Reads the documentation of every operation from the sources of the crate `service`. An operation is a public async
 /// method whose body contains the operation's name in quotes, for example `"creatures.add"`.
 pub fn read_documentation() -> Vec<DocumentedOperation> {
-    let mut files = Vec::new();
-    find_sources(&workspace_root().join("service/src"), &mut files);
     let codes = read_code_entries();
     let mut documented = Vec::new();
-    for file in files {
+    for file in service_sources() {
         let (mut doc, mut method_doc) = (String::new(), None);
         for line in fs::read_to_string(file).unwrap().lines().map(str::trim) {
             if let Some(text) = line.strip_prefix("///") {
@@ -156,10 +144,8 @@ fn the_tested_operations_are_the_documented_ones() {
 /// [`AGGREGATES`].
 #[test]
 fn every_operation_belongs_to_a_listed_aggregate() {
-    let mut files = Vec::new();
-    find_sources(&workspace_root().join("service/src"), &mut files);
     let mut operation_count = 0;
-    for file in files {
+    for file in service_sources() {
         let source = fs::read_to_string(&file).unwrap();
         let code: Vec<&str> = source.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
         for call in code.join("\n").split("operation!(").skip(1) {
@@ -231,7 +217,7 @@ fn the_page_of_operations_is_up_to_date() {
          In the column *runs on*, *replica* means that a replica may run the operation, if there is one;\n\
          `tests/operations/standby.rs` runs every operation on a real standby.\n"
         .to_owned();
-    let reads = super::standby::declared_reads();
+    let reads = declared_reads();
     let mut aggregate = String::new();
     for operation in read_documentation() {
         let (current_aggregate, verb) = operation.name.split_once('.').unwrap();

@@ -18,7 +18,7 @@ use super::{
     round_trips::{
         NUMBER_WORDS, ResponseProxy, connect_through_new_proxy, connect_url_through_new_proxy, connect_url_through_port,
     },
-    standby::declared_reads,
+    sources::declared_reads,
 };
 use crate::{random_programs::poll_then_drop, world::World};
 

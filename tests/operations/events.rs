@@ -5,7 +5,7 @@ use serde_json::json;
 use sparc::service::{Operations, events::NewEvent};
 use uuid::Uuid;
 
-use super::{Caller, Operation, Refusal, operation, outcome_code, refusal};
+use super::operation::{Operation, Refusal, operation, refusal};
 
 fn new_wave_event(session_id: Uuid) -> NewEvent {
     NewEvent { session_id, kind: "wave".into(), ..Default::default() }

@@ -5,7 +5,7 @@
 use sparc::service::{IdentityConnection, JoinCode, Sparc};
 use uuid::Uuid;
 
-use super::Caller;
+use super::callers::Caller;
 use crate::world::{Player, World, insert_attribute_check_sql, insert_seat_sql};
 
 /// A migrated database, and the ids of the rows in it.

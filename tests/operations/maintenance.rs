@@ -3,7 +3,7 @@
 
 use sparc::service::{Operations, maintenance::JobOptions};
 
-use super::{Operation, SERVICE_MAY_CALL, operation, outcome_code};
+use super::operation::{Operation, SERVICE_MAY_CALL, operation};
 
 pub fn operations() -> Vec<Operation> {
     vec![

@@ -4,10 +4,10 @@
 //! in `documented.rs`). A *visitor* has not signed in, a *stranger* is a user who has no part in the session, and *the
 //! service*, as a caller, is the role `service_role`.
 
-use std::{collections::BTreeSet, pin::Pin};
+use std::collections::BTreeSet;
 
 use sea_orm::TransactionTrait;
-use sparc::service::{Error, IdentityConnection, Sparc, Transaction};
+use sparc::service::{Error, Sparc};
 
 mod adventures;
 mod callers;
@@ -20,109 +20,20 @@ mod early_returns;
 mod events;
 mod fixture;
 mod maintenance;
+mod operation;
 mod round_trips;
 mod session_refusals;
 mod sessions;
+mod sources;
 mod standby;
 mod tutorial;
 mod users;
 
 use callers::{Caller, LISTED_CALLERS};
 use fixture::Fixture;
+use operation::{Call, Operation, Refusal};
 
-use crate::world::{is_platform_layout_requested, outcome_code};
-
-/// A future that returns the outcome of a call: `done`, or the code of its error.
-type OutcomeFuture<'a> = Pin<Box<dyn Future<Output = &'static str> + Send + 'a>>;
-
-/// A function that calls an operation in the given transaction.
-type Call = for<'a> fn(&'a Transaction, &'a Fixture) -> OutcomeFuture<'a>;
-
-/// A function that calls an operation on the given connection, so that the operation begins and commits a transaction
-/// of its own.
-type CallInOwnTransaction = for<'a> fn(&'a IdentityConnection, &'a Fixture) -> OutcomeFuture<'a>;
-
-/// An operation and its outcomes for the visitor, the stranger, the former player, the player, the Seer and the
-/// service.
-struct Operation {
-    name: &'static str,
-    outcomes: [&'static str; 6],
-    call: Call,
-    call_in_own_transaction: CallInOwnTransaction,
-}
-
-/// A refused call that differs from [`Operation::call`] in its arguments, in its caller (who need not be one of
-/// [`LISTED_CALLERS`]) or in the calls before it.
-struct Refusal {
-    /// The name of the operation.
-    operation: &'static str,
-    caller: Caller,
-    /// The code of the error that the caller gets.
-    code: &'static str,
-    call: Call,
-}
-
-impl Operation {
-    /// Returns a listed caller whose outcome is `done`: preferably the player, and the visitor only if there is no
-    /// other. Returns `None` if every listed outcome is an error.
-    fn allowed_caller(&self) -> Option<Caller> {
-        const PREFERENCE: [Caller; 6] =
-            [Caller::Player, Caller::Seer, Caller::Service, Caller::FormerPlayer, Caller::Stranger, Caller::Visitor];
-        let is_allowed = |caller: &Caller| {
-            LISTED_CALLERS.iter().zip(self.outcomes).any(|(listed, outcome)| listed == caller && outcome == "done")
-        };
-        PREFERENCE.into_iter().find(is_allowed)
-    }
-}
-
-/// Creates an [`Operation`]. `$call` is expanded twice, because `$tx` is a transaction in the first of the two
-/// functions and a connection in the second.
-macro_rules! operation {
-    ($name:literal, $outcomes:expr, |$tx:ident, $fixture:ident| $call:expr) => {
-        Operation {
-            name: $name,
-            outcomes: $outcomes,
-            call: |$tx, $fixture| {
-                let _ = $fixture;
-                Box::pin(async move { outcome_code($call.await) })
-            },
-            call_in_own_transaction: |$tx, $fixture| {
-                let _ = $fixture;
-                Box::pin(async move { outcome_code($call.await) })
-            },
-        }
-    };
-}
-
-/// Creates a [`Refusal`].
-macro_rules! refusal {
-    ($operation:literal, $caller:ident, $code:literal, |$tx:ident, $fixture:ident| $call:expr) => {
-        Refusal {
-            operation: $operation,
-            caller: Caller::$caller,
-            code: $code,
-            call: |$tx, $fixture| {
-                let _ = $fixture;
-                Box::pin(async move { outcome_code($call.await) })
-            },
-        }
-    };
-}
-
-use {operation, refusal};
-
-/// Everybody may call the operation.
-const EVERYBODY_MAY_CALL: [&str; 6] = ["done", "done", "done", "done", "done", "done"];
-
-/// Every signed-in user and the service may call the operation; some get an empty result.
-const USERS_AND_SERVICE_MAY_CALL: [&str; 6] = ["not_signed_in", "done", "done", "done", "done", "done"];
-
-/// Every user may call the operation, for their own account; the service is not a user.
-const USERS_MAY_CALL: [&str; 6] = ["not_signed_in", "done", "done", "done", "done", "not_signed_in"];
-
-/// Only the service may call the operation.
-const SERVICE_MAY_CALL: [&str; 6] =
-    ["not_signed_in", "not_allowed", "not_allowed", "not_allowed", "not_allowed", "done"];
+use crate::world::is_platform_layout_requested;
 
 fn operations() -> Vec<Operation> {
     let mut all = users::operations();

@@ -8,7 +8,7 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-use super::{Caller, Refusal, outcome_code, refusal};
+use super::operation::{Refusal, refusal};
 
 pub fn refusals() -> Vec<Refusal> {
     let mut all = seat_and_join_code_refusals();

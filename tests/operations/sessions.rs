@@ -7,7 +7,7 @@ use sparc::service::{
     sessions::{ExpectedVersion, LobbyFilter, NewSession, SessionChanges, Visibility},
 };
 
-use super::{EVERYBODY_MAY_CALL, Operation, USERS_AND_SERVICE_MAY_CALL, USERS_MAY_CALL, operation, outcome_code};
+use super::operation::{EVERYBODY_MAY_CALL, Operation, USERS_AND_SERVICE_MAY_CALL, USERS_MAY_CALL, operation};
 
 /// Only the Seer and the service may call the operation. The session is public, so the stranger can see it and gets
 /// `not_a_seer`.

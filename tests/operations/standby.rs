@@ -5,24 +5,8 @@ use std::collections::BTreeSet;
 
 use sparc::service::Sparc;
 
-use super::{call_and_roll_back, callers::LISTED_CALLERS, documented::find_sources, fixture::Fixture, operations};
-use crate::{
-    generated_docs::workspace_root,
-    standby::{Cluster, current_insert_lsn, wait_until_replayed},
-};
-
-/// Returns the names of the operations that the sources of the crate `service` declare as reads.
-pub fn declared_reads() -> BTreeSet<String> {
-    let mut files = Vec::new();
-    find_sources(&workspace_root().join("service/src"), &mut files);
-    let find_names = |file| {
-        let source = std::fs::read_to_string(file).unwrap();
-        let names = source.split("reads \"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned());
-        names.collect::<Vec<_>>()
-    };
-    // `aggregate.verb` is the example in the documentation of the macro `operation!`.
-    files.into_iter().flat_map(find_names).filter(|name| name != "aggregate.verb").collect()
-}
+use super::{call_and_roll_back, callers::LISTED_CALLERS, fixture::Fixture, operations, sources::declared_reads};
+use crate::standby::{Cluster, current_insert_lsn, wait_until_replayed};
 
 #[tokio::test]
 async fn operations_declared_as_reads_run_on_a_standby_and_no_others_do() {

@@ -5,7 +5,7 @@
 use sparc::entity::sea_orm_active_enums::TutorialPath;
 use sparc::service::{Error, Operations, Transaction, tutorial::Step};
 
-use super::{Caller, Operation, Refusal, USERS_MAY_CALL, operation, outcome_code, refusal};
+use super::operation::{Operation, Refusal, USERS_MAY_CALL, operation, refusal};
 
 /// Only the player has progress in the tutorial, so every other user gets `not_found`.
 const USERS_WITH_PROGRESS_MAY_CALL: [&str; 6] =

@@ -8,6 +8,7 @@
 //! only the program with that seed.
 
 mod dropped_calls;
+mod dropping;
 mod model;
 
 use std::time::Duration;
@@ -16,8 +17,8 @@ use sea_orm::ConnectionTrait;
 use sparc::service::{Options, Sparc};
 
 use crate::{faults::env_number, world::World};
+pub use dropping::poll_then_drop;
 use model::Task;
-pub use model::poll_then_drop;
 
 /// The number of steps of one task.
 const STEPS_PER_TASK: u32 = 60;

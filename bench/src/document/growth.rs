@@ -103,7 +103,7 @@ pub(super) fn write_growth_by_statement(document: &mut String, report: &Report) 
 #[cfg(test)]
 mod tests {
     use super::write_growth;
-    use crate::{growth::CreationResult, report::Report};
+    use crate::report::{CreationResult, Report};
 
     #[test]
     fn the_locked_table_is_shown_as_none_if_no_lock_was_seen() {

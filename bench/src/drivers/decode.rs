@@ -21,10 +21,10 @@ use tokio_postgres::types::{FromSql, Kind, Type as ServerType};
 use uuid::Uuid;
 
 use super::{
-    Operation, OptionalJson, ResultUse,
+    operation::{Operation, OptionalJson, ResultUse},
     statements::{HISTORY_PAGE_SIZE, LOBBY_PAGE_SIZE},
 };
-use crate::Failure;
+use crate::failure::Failure;
 
 /// A result that can be decoded from a row of a driver, column by column.
 pub trait DecodeRow<Row>: Serialize + Sized {
@@ -225,14 +225,6 @@ where
 {
     fn decode_row(row: &Row) -> Result<Self, Failure> {
         LobbyRow::decode_row(row).map(Self::from)
-    }
-}
-
-impl From<tokio_postgres::Error> for Failure {
-    fn from(error: tokio_postgres::Error) -> Self {
-        // The error's own text names only its kind; its source has the server's message.
-        let source = std::error::Error::source(&error).map(ToString::to_string);
-        Self::Message(source.map_or_else(|| error.to_string(), |source| format!("{error}: {source}")))
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::Failure;
+use crate::failure::Failure;
 
 /// A proxy to a server. It runs until the process ends.
 pub struct DelayProxy {

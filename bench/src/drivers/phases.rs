@@ -6,15 +6,14 @@
 use std::time::{Duration, Instant};
 
 use sea_orm::TransactionTrait;
-use serde::{Deserialize, Serialize};
 use service::Sparc;
 use tokio_postgres::NoTls;
 
 use super::{
-    Operation,
+    operation::Operation,
     statements::{ROLE, SET_IDENTITY_SQL, ServiceStatement, Statements, Values, claims},
 };
-use crate::{Failure, argument_sets::ArgumentSet, measure::quantile_ms};
+use crate::{argument_sets::ArgumentSet, failure::Failure, quantile::quantile_ms, report::PhaseTimes};
 
 /// The number of round trips that [`measure_round_trip`] times.
 const TIMED_ROUND_TRIPS: usize = 300;
@@ -35,30 +34,6 @@ enum Timed {
     StatementWithoutRowSecurity,
     /// The first message of the crate `service`.
     ServiceBegin,
-}
-
-/// The median times of an operation's phases, and the times for comparison, in milliseconds. Only `service_begin_ms` is
-/// measured with the crate `service`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct PhaseTimes {
-    /// The operation.
-    pub name: String,
-    /// For comparison: a round trip, measured with a prepared `SELECT 1`.
-    pub round_trip_ms: f64,
-    /// For comparison: the first message of the crate `service`. It contains BEGIN, the role, all settings of the
-    /// identity, and the check that the account is open.
-    pub service_begin_ms: f64,
-    /// BEGIN.
-    pub begin_ms: f64,
-    /// Setting the role and the claims.
-    pub identity_ms: f64,
-    /// The operation's statement.
-    pub statement_ms: f64,
-    /// For comparison: the operation's statement, run by the owner of the tables, who is exempt from row-level
-    /// security. `None` if the statement writes.
-    pub statement_without_row_security_ms: Option<f64>,
-    /// COMMIT.
-    pub commit_ms: f64,
 }
 
 /// Returns the time of a round trip: the lower quartile of many, because other load on the machine prolongs some.

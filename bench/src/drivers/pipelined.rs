@@ -6,11 +6,11 @@ use futures_util::future::join4;
 use tokio_postgres::{Client, Config, NoTls, Row, Statement};
 
 use super::{
-    Operation, OptionalJson, POOL_SIZE, ResultUse,
     decode::decode_result,
+    operation::{Operation, OptionalJson, ResultUse},
     statements::{ROLE, SET_IDENTITY_SQL, ServiceStatement, Statements, Values, claims},
 };
-use crate::{Failure, argument_sets::ArgumentSet};
+use crate::{argument_sets::ArgumentSet, failure::Failure};
 
 /// The implementation in tokio-postgres with pipelining (one of the *programs* that the report compares), with its pool
 /// of connections.
@@ -57,10 +57,10 @@ impl Manager for Connector {
 }
 
 impl Pipelined {
-    /// Creates the pool.
-    pub fn new(url: &str, statements: Statements) -> Result<Self, Failure> {
+    /// Creates the pool, of the given size.
+    pub fn new(url: &str, pool_size: u32, statements: Statements) -> Result<Self, Failure> {
         let connector = Connector { config: url.parse()?, statements };
-        let pool = Pool::builder(connector).max_size(POOL_SIZE as usize).build();
+        let pool = Pool::builder(connector).max_size(pool_size as usize).build();
         Ok(Self { pool: pool.map_err(|error| Failure::Message(error.to_string()))? })
     }
 

@@ -9,14 +9,14 @@ use sea_orm::sqlx::{
 use uuid::Uuid;
 
 use super::{
-    Operation, OptionalJson, POOL_SIZE, ResultUse,
     decode::decode_result,
+    operation::{Operation, OptionalJson, ResultUse},
     statements::{
         ATTRIBUTE, DIFFICULTY, HISTORY_ROW_LIMIT, PROFILE_ROW_LIMIT, ROLE, ROLL_TYPE, SET_IDENTITY_SQL, Statements,
         claims,
     },
 };
-use crate::{Failure, argument_sets::ArgumentSet};
+use crate::{argument_sets::ArgumentSet, failure::Failure};
 
 /// The implementation in plain sqlx (one of the *programs* that the report compares), with its pool of connections.
 pub struct PlainSqlx {
@@ -25,10 +25,10 @@ pub struct PlainSqlx {
 }
 
 impl PlainSqlx {
-    /// Creates the pool and connects to the database.
-    pub async fn connect(url: &str, statements: Statements) -> Result<Self, Failure> {
+    /// Creates the pool, of the given size, and connects to the database.
+    pub async fn connect(url: &str, pool_size: u32, statements: Statements) -> Result<Self, Failure> {
         // By default, the pool pings a connection before each use, which would cost one more round trip per operation.
-        let options = PgPoolOptions::new().max_connections(POOL_SIZE).test_before_acquire(false);
+        let options = PgPoolOptions::new().max_connections(pool_size).test_before_acquire(false);
         Ok(Self { pool: options.connect(url).await?, statements })
     }
 

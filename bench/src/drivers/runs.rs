@@ -1,4 +1,4 @@
-//! Runs the operations in the three *programs* (see `drivers.rs`): to check that all return the same results, to count
+//! Runs the operations in the three *programs* (see `programs`): to check that all return the same results, to count
 //! the round trips that a caller waits for, and to measure the throughput.
 
 use std::{
@@ -11,14 +11,18 @@ use service::Operations;
 use tokio::task::JoinSet;
 
 use super::{
-    Operation, OptionalJson, POOL_SIZE, Program, ProgramResult, ResultUse, RoundTrips, delay::DelayProxy,
-    first_program_must_be_service, run_through_service,
+    delay::DelayProxy,
+    operation::{Operation, OptionalJson, ResultUse},
+    programs::{POOL_SIZE, Program, first_program_must_be_service},
+    statements::run_through_service,
 };
 use crate::{
-    DriverOptions, Failure,
     argument_sets::ArgumentSet,
     cpu::{self, CpuTimes},
-    measure::quantile_ms,
+    failure::Failure,
+    options::DriverOptions,
+    quantile::quantile_ms,
+    report::{ProgramResult, RoundTrips},
 };
 
 /// The maximum duration of the warm-up, which opens connections and prepares statements. If runs are shorter, so is the

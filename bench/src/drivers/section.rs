@@ -2,8 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{DriverResults, OperationComparison, ProgramResult};
-use crate::report::Report;
+use crate::report::{DriverResults, OperationComparison, ProgramResult, Report};
 
 /// The names of the programs, in the order of the results.
 const PROGRAMS: [&str; 3] = ["service", "plain sqlx", "pipelined"];

@@ -13,8 +13,8 @@ use testdb::PreparedStatement;
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
-use super::{Operation, OptionalJson, ResultUse};
-use crate::{Failure, argument_sets::ArgumentSet, capture::StatementCapture, writes::new_roll};
+use super::operation::{Operation, OptionalJson, ResultUse};
+use crate::{argument_sets::ArgumentSet, capture::StatementCapture, failure::Failure, roll::new_roll};
 
 /// Sets the identity (the caller's role and claims). The hand-written programs send this in each transaction, as
 /// PostgREST does.

@@ -6,7 +6,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::Failure;
+use crate::failure::Failure;
 
 /// A request.
 #[derive(Clone, Debug)]

@@ -6,11 +6,11 @@ use uuid::Uuid;
 
 use super::connection::Request;
 use crate::{
-    Failure,
     argument_sets::ArgumentSet,
     client::Client,
     data_set::{DataSet, RowKind, SessionState, row_id},
-    writes::new_roll,
+    failure::Failure,
+    roll::new_roll,
 };
 
 /// A measured operation.

@@ -3,8 +3,7 @@
 
 use std::fmt::Write;
 
-use super::ApiResult;
-use crate::report::Report;
+use crate::report::{ApiResult, Report};
 
 /// Returns the section, or `None` if the report has no measurements for it.
 pub fn section(report: &Report) -> Option<String> {

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::connection::{Connection, Request};
-use crate::{Failure, client::Client};
+use crate::{client::Client, failure::Failure};
 
 /// The number of connections of each API server to the database. For the example web service, it is the default.
 const POOL_SIZE: u32 = 10;

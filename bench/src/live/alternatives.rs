@@ -9,19 +9,12 @@ use std::{
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
+use super::writers::compare_writers;
+use crate::{client::Client, failure::Failure, operations::Environment, report::AlternativeResult};
 
-use super::{RUN_PAIRS_PER_ALTERNATIVE, WriterComparison, compare_writers};
-use crate::{Failure, client::Client, operations::Environment};
-
-/// The measurements of an alternative to the poller, in the report.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct AlternativeResult {
-    /// Its description.
-    pub name: String,
-    /// Its cost to writers.
-    pub writer_comparisons: Vec<WriterComparison>,
-}
+/// The number of pairs of runs, one with and one without the alternative, for each alternative and each number of
+/// clients.
+const RUN_PAIRS_PER_ALTERNATIVE: usize = 6;
 
 /// The SQL that sets up a trigger that sends `NOTIFY` in the writer's transaction, and the SQL that removes the
 /// trigger.

@@ -4,22 +4,23 @@
 use std::time::Duration;
 
 use chrono::Utc;
-use serde::{Deserialize, Serialize};
 use service::Operations;
 use testdb::Server;
 
 use crate::{
-    Failure,
     argument_sets::choose_argument_sets,
     capture::StatementCapture,
     client::Client,
-    compare::PRODUCTION_SETTINGS,
     data_set::DataSet,
-    fill::{Schema, fill},
+    database::PRODUCTION_SETTINGS,
+    failure::Failure,
+    fill::fill,
     growth::migrate,
-    measure::quantile_ms,
+    quantile::quantile_ms,
+    report::BroadcastCost,
+    roll::{new_roll, roll_values},
+    schema::Schema,
     workload::{Execution, Role, begin_and_setup_sql},
-    writes::{new_roll, roll_values},
 };
 
 /// The rows of the database: fewer than in other measurements, because only rolls of one session are measured.
@@ -29,16 +30,6 @@ const DATA_SET: DataSet =
 const ROLLS_PER_TRANSACTION: usize = 200;
 /// The number of pairs of transactions, one without broadcasts and one with them.
 const TRANSACTION_PAIRS: usize = 8;
-
-/// The median time of a roll with and without its broadcast, in milliseconds.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct BroadcastCost {
-    /// With the database's setting `sparc.broadcast` off.
-    pub roll_ms_without_broadcast: f64,
-    /// With this setting on. The stand-in has a partition of `realtime.messages`, the table of broadcasts, for the
-    /// current day; without this partition, no broadcast would be sent.
-    pub roll_ms_with_broadcast: f64,
-}
 
 /// Starts a server, and measures rolls on it alternately with and without broadcasts, in transactions that are rolled
 /// back.

@@ -2,8 +2,7 @@
 
 use std::fmt::Write;
 
-use super::IdleCpuUsage;
-use crate::{load_test::sustained_definition, report::Report};
+use crate::report::{IdleCpuUsage, Report, sustained_definition};
 
 /// Returns the section, or `None` if the report has no measurements for it.
 pub fn section(report: &Report) -> Option<String> {

@@ -4,7 +4,7 @@
 use std::{
     process::Stdio,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use futures_util::TryStreamExt;
@@ -14,14 +14,20 @@ use tokio::{
     process::{Child, ChildStdin, ChildStdout, Command},
     task::JoinSet,
 };
+use uuid::Uuid;
 
-use super::{DelaySummary, SUBSCRIBED_SESSIONS, SUBSCRIBERS_PER_SESSION, now_us, session_and_user};
 use crate::{
-    Failure,
     cpu::{self, CpuTimes},
-    data_set::DataSet,
-    measure::quantile_ms,
+    data_set::{DataSet, RowKind, row_id},
+    failure::Failure,
+    quantile::quantile_ms,
+    report::DelaySummary,
 };
+
+/// The number of sessions with subscribers.
+pub const SUBSCRIBED_SESSIONS: u64 = 250;
+/// The number of subscribers per session: its Seer and three players.
+pub const SUBSCRIBERS_PER_SESSION: u64 = 4;
 
 /// A handle with which the measuring process controls the process of the subscribers.
 #[derive(Debug)]
@@ -173,4 +179,16 @@ async fn next_command() -> Result<Option<String>, Failure> {
     };
     let command = tokio::task::spawn_blocking(read_command).await;
     Ok(command.map_err(|error| Failure::Message(error.to_string()))??)
+}
+
+/// Returns the microseconds since 1970 by the machine's clock, which this process shares with the subscribers' process.
+pub(super) fn now_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since_1970| since_1970.as_micros() as u64)
+}
+
+/// Returns the id of the session with this number, and the user id of one of its participants. Participant 0 is the
+/// Seer; the others are the players, in the order of their seats.
+fn session_and_user(data_set: &DataSet, number: u64, participant: u64) -> (Uuid, Uuid) {
+    let user = if participant == 0 { data_set.session(number).seer } else { data_set.player(number, participant - 1) };
+    (row_id(RowKind::Session, number), row_id(RowKind::User, user))
 }

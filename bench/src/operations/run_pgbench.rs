@@ -1,14 +1,28 @@
 //! Runs pgbench, and measures its throughput and PostgreSQL's processor time over the same seconds.
 
-use std::{path::Path, process::Stdio, time::Instant};
+use std::{
+    path::Path,
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::Command,
 };
 
-use super::{Environment, PgbenchOptions, RunResult, cpu_ms_per_operation};
-use crate::{Failure, cpu};
+use super::run::{Environment, RunResult, cpu_ms_per_operation};
+use crate::{cpu, failure::Failure};
+
+/// Options of the comparison with pgbench.
+pub struct PgbenchOptions<'a> {
+    /// Path of the program pgbench.
+    pub program: &'a Path,
+    /// Folder for pgbench's scripts.
+    pub script_folder: &'a Path,
+    /// The measured duration of each run, of the service and of pgbench.
+    pub run_length: Duration,
+}
 
 /// The maximum number of pgbench's threads (`--jobs`).
 const MAX_PGBENCH_THREADS: u32 = 2;

@@ -3,8 +3,10 @@
 use chrono::{Duration, Utc};
 use service::{Operations, sessions::LobbyFilter};
 
-use super::{Reads, quote_literal};
-use crate::{Failure, argument_sets::ArgumentSet, capture::StatementCapture, workload::Role};
+use super::list::Reads;
+use crate::{
+    argument_sets::ArgumentSet, capture::StatementCapture, failure::Failure, sql_values::quote_literal, workload::Role,
+};
 
 /// A measured filter of the lobby: its name, the service's filter, the specification's query, and the function that
 /// returns the filter's value for an argument set.

@@ -2,8 +2,10 @@
 
 use std::fmt::Write;
 
-use super::{ReplicaLoadStep, ReplicaResults};
-use crate::{load_test::ROLL_INTERVAL, report::Report};
+use crate::{
+    load_test::ROLL_INTERVAL,
+    report::{ReplicaLoadStep, ReplicaResults, Report},
+};
 
 /// The share of each server's processors that may be busy in the estimate. With a greater share, latencies would grow.
 const USABLE_SHARE: f64 = 0.8;

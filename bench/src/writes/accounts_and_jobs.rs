@@ -5,14 +5,23 @@ use std::time::Duration;
 use sea_orm::TransactionTrait;
 use service::{Operations, maintenance::JobOptions, users::NewAccount};
 
-use super::INSERT_OLD_EVENTS;
 use crate::{
-    Failure,
     argument_sets::ArgumentSet,
     capture::StatementCapture,
+    failure::Failure,
     measure::StatementPair,
     workload::{Execution, Role, Workload},
 };
+
+/// Inserts a thousand expired events, without triggers; the measured job deletes them. They have the payloads of
+/// existing events, so each is too large for the free space that is left on existing pages. So all of them go to new
+/// pages together, like events that are written one after another. With empty payloads, they would be scattered over
+/// the free space of a thousand pages.
+const INSERT_OLD_EVENTS: &str = "SET LOCAL session_replication_role = replica;
+    INSERT INTO session_events (session_id, event_type, payload, created_at)
+    SELECT session_id, event_type, payload, now() - INTERVAL '1 day' - INTERVAL '1 minute' * row_number() OVER ()
+    FROM (SELECT session_id, event_type, payload FROM session_events LIMIT 1000) AS existing;
+    SET LOCAL session_replication_role = origin";
 
 /// Captures a sign-up, and the jobs that delete old events and archive sessions.
 pub(super) async fn capture_sign_up_and_jobs(

@@ -1,11 +1,11 @@
-//! What the demo creates before it plays: its users, their characters and adventures, and sessions in the lobby.
+//! The demo as it is before it plays: its users, their characters and adventures, and sessions in the lobby.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{TimeDelta, Utc};
 use sparc::entity::{
-    adventures,
-    sea_orm_active_enums::{AdventureStatus, CharacterClass},
+    adventures, creatures,
+    sea_orm_active_enums::{AdventureStatus, Attribute, CharacterClass},
 };
 use sparc::service::{
     Error, IdentityConnection, Operations, Sparc,
@@ -17,7 +17,28 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-use super::{Demo, Player, ignore_refusal};
+use super::refusal::ignore_refusal;
+
+/// A player of the demo, with the id of their character.
+pub(super) struct Player {
+    pub(super) user: IdentityConnection,
+    pub(super) hero_id: Uuid,
+    pub(super) primary_attribute: Attribute,
+}
+
+/// The people of the demo, and what they play.
+pub(super) struct Demo {
+    pub(super) sparc: Sparc,
+    pub(super) seer: IdentityConnection,
+    /// The players, by their keys.
+    pub(super) party: BTreeMap<&'static str, Player>,
+    pub(super) adventure: adventures::Model,
+    pub(super) content: AdventureContent,
+    /// The creature that the players fight.
+    pub(super) foe: creatures::Model,
+    /// The time between two actions.
+    pub(super) action_interval: Duration,
+}
 
 /// Returns one of the demo's ids. They are fixed, so that after a restart the same requests return the existing rows.
 ///

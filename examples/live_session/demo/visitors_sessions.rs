@@ -16,7 +16,10 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::{Demo, Player, ignore_refusal, setup};
+use super::{
+    refusal::ignore_refusal,
+    setup::{Demo, Player, lobby_session_ids},
+};
 
 /// The age of a visitor's session at which the players of the demo leave it. Many visitors leave without ending their
 /// session.
@@ -89,7 +92,7 @@ impl Demo {
 
     /// Returns whether a session is a visitor's, and not one that the demo itself has created.
     fn is_visitors_session(&self, seer_id: Uuid, session_id: Uuid) -> bool {
-        Some(seer_id) != self.seer.user_id() && !setup::lobby_session_ids().contains(&session_id)
+        Some(seer_id) != self.seer.user_id() && !lobby_session_ids().contains(&session_id)
     }
 }
 

@@ -40,7 +40,7 @@ GRANT EXECUTE ON FUNCTION
   private.my_event_access(uuid),
   private.require_event_access(uuid),
   private.event_history_id(),
-  private.is_parsable(jsonb, integer),
+  private.is_client_parsable(jsonb, integer),
   private.refuse_too_many_rows(text),
   private.refuse_several_sessions(text)
 TO authenticated;
@@ -62,5 +62,5 @@ GRANT EXECUTE ON FUNCTION
   private.is_same_request(text, jsonb),
   private.cancel_abandoned_sessions(integer),
   private.is_abandoned(public.sessions),
-  private.is_parsable(jsonb, integer)
+  private.is_client_parsable(jsonb, integer)
 TO service_role;

@@ -192,9 +192,10 @@ CREATE OR REPLACE TRIGGER set_updated_at
   ON public.adventures
   FOR EACH ROW EXECUTE FUNCTION private.touch_updated_at();
 
--- Refuses content that a typical client could not parse (see `is_parsable`); 1048576 is the maximum size in bytes.
+-- Refuses content that a typical client could not parse (see `is_client_parsable`); 1048576 is the maximum size in
+-- bytes.
 CREATE OR REPLACE TRIGGER check_parsable_content
   BEFORE INSERT OR UPDATE OF content ON public.adventures
   FOR EACH ROW
-  WHEN (NOT private.is_parsable(NEW.content, 1048576))
+  WHEN (NOT private.is_client_parsable(NEW.content, 1048576))
   EXECUTE FUNCTION private.refuse_unparsable_column('content');

@@ -101,16 +101,16 @@ CREATE OR REPLACE TRIGGER set_updated_at
   ON public.characters
   FOR EACH ROW EXECUTE FUNCTION private.touch_updated_at();
 
--- The next two triggers refuse documents that a typical client could not parse (see `is_parsable`). The numbers are the
--- maximum sizes in bytes.
+-- The next two triggers refuse documents that a typical client could not parse (see `is_client_parsable`). The numbers
+-- are the maximum sizes in bytes.
 CREATE OR REPLACE TRIGGER check_parsable_equipment
   BEFORE INSERT OR UPDATE OF equipment ON public.characters
   FOR EACH ROW
-  WHEN (NOT private.is_parsable(NEW.equipment, 65536))
+  WHEN (NOT private.is_client_parsable(NEW.equipment, 65536))
   EXECUTE FUNCTION private.refuse_unparsable_column('equipment');
 
 CREATE OR REPLACE TRIGGER check_parsable_special_ability
   BEFORE INSERT OR UPDATE OF special_ability ON public.characters
   FOR EACH ROW
-  WHEN (NOT private.is_parsable(NEW.special_ability, 16384))
+  WHEN (NOT private.is_client_parsable(NEW.special_ability, 16384))
   EXECUTE FUNCTION private.refuse_unparsable_column('special_ability');

@@ -84,16 +84,16 @@ CREATE OR REPLACE TRIGGER set_updated_at
   BEFORE UPDATE ON public.creatures
   FOR EACH ROW EXECUTE FUNCTION private.touch_updated_at();
 
--- The next two triggers refuse documents that a typical client could not parse (see `is_parsable`). The numbers are the
--- maximum sizes in bytes.
+-- The next two triggers refuse documents that a typical client could not parse (see `is_client_parsable`). The numbers
+-- are the maximum sizes in bytes.
 CREATE OR REPLACE TRIGGER check_parsable_stats
   BEFORE INSERT OR UPDATE OF stats ON public.creatures
   FOR EACH ROW
-  WHEN (NOT private.is_parsable(NEW.stats, 16384))
+  WHEN (NOT private.is_client_parsable(NEW.stats, 16384))
   EXECUTE FUNCTION private.refuse_unparsable_column('stats');
 
 CREATE OR REPLACE TRIGGER check_parsable_abilities
   BEFORE INSERT OR UPDATE OF abilities ON public.creatures
   FOR EACH ROW
-  WHEN (NOT private.is_parsable(NEW.abilities, 65536))
+  WHEN (NOT private.is_client_parsable(NEW.abilities, 65536))
   EXECUTE FUNCTION private.refuse_unparsable_column('abilities');

@@ -131,7 +131,7 @@ BEGIN
       dice_bonus := private.sum_of_modifiers(NEW.modifiers, 'dice');
       flat_bonus := private.sum_of_modifiers(NEW.modifiers, 'flat');
     END IF;
-    IF NOT private.is_parsable(NEW.modifiers, 8192) THEN
+    IF NOT private.is_client_parsable(NEW.modifiers, 8192) THEN
       PERFORM private.refuse_unparsable_document('dice_rolls', 'modifiers');
     END IF;
   END IF;
@@ -382,5 +382,5 @@ CREATE OR REPLACE TRIGGER "Finish_roll"
 CREATE OR REPLACE TRIGGER check_parsable_modifiers
   BEFORE UPDATE OF modifiers ON public.dice_rolls
   FOR EACH ROW
-  WHEN (NOT private.is_parsable(NEW.modifiers, 8192))
+  WHEN (NOT private.is_client_parsable(NEW.modifiers, 8192))
   EXECUTE FUNCTION private.refuse_unparsable_column('modifiers');

@@ -22,7 +22,7 @@
 -- number has more than 40 digits before or after the decimal point: the text of an escaped character is at most six
 -- times as long as its stored form, and the text of such a number at most seven times. (The stored size says nothing if
 -- the value is compressed, so then the text is measured in any case.)
-CREATE OR REPLACE FUNCTION private.is_parsable(document jsonb, max_bytes integer)
+CREATE OR REPLACE FUNCTION private.is_client_parsable(document jsonb, max_bytes integer)
 RETURNS boolean
 LANGUAGE plpgsql
 IMMUTABLE
@@ -100,7 +100,7 @@ BEGIN
     ),
     TABLE = relation,
     COLUMN = column_name,
-    CONSTRAINT = 'parsable_document';
+    CONSTRAINT = 'client_parsable_document';
 END
 $$;
 

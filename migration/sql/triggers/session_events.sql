@@ -3,9 +3,9 @@
 
 -- Draws the number of an event (`seq`), and sets its sender from the token, whatever a client sends. Refuses a client
 -- event from a user who neither is the Seer nor holds a seat, and a client event whose payload clients cannot parse
--- (see `is_parsable`). At most once a day, updates the session's `last_event_at`. The writer of an event locks the
--- session until the end of the transaction, so within a session numbers become visible in order: a reader that has seen
--- a number has missed no lower one.
+-- (see `is_client_parsable`). At most once a day, updates the session's `last_event_at`. The writer of an event locks
+-- the session until the end of the transaction, so within a session numbers become visible in order: a reader that has
+-- seen a number has missed no lower one.
 CREATE OR REPLACE FUNCTION private.prepare_event()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -59,7 +59,7 @@ BEGIN
     WHERE id = NEW.session_id
     FOR NO KEY UPDATE;
   END IF;
-  IF is_client_event AND NOT private.is_parsable(NEW.payload, 16384) THEN
+  IF is_client_event AND NOT private.is_client_parsable(NEW.payload, 16384) THEN
     PERFORM private.refuse_unparsable_document('session_events', 'payload');
   END IF;
   NEW.seq := nextval('public.session_events_seq_seq');
@@ -302,5 +302,5 @@ CREATE OR REPLACE TRIGGER cleanup_events_trigger
 CREATE OR REPLACE TRIGGER check_parsable_payload
   BEFORE UPDATE OF payload ON public.session_events
   FOR EACH ROW
-  WHEN (starts_with(NEW.event_type, 'client.') AND NOT private.is_parsable(NEW.payload, 16384))
+  WHEN (starts_with(NEW.event_type, 'client.') AND NOT private.is_client_parsable(NEW.payload, 16384))
   EXECUTE FUNCTION private.refuse_unparsable_column('payload');

@@ -388,5 +388,5 @@ CREATE OR REPLACE TRIGGER set_updated_at
 CREATE OR REPLACE TRIGGER check_parsable_game_state
   BEFORE INSERT OR UPDATE OF game_state ON public.sessions
   FOR EACH ROW
-  WHEN (NEW.game_state <> '{}' AND NOT private.is_parsable(NEW.game_state, 262144))
+  WHEN (NEW.game_state <> '{}' AND NOT private.is_client_parsable(NEW.game_state, 262144))
   EXECUTE FUNCTION private.refuse_unparsable_column('game_state');

@@ -2,90 +2,17 @@
 
 mod names;
 
-use sea_orm_migration::{MigrationName, prelude::*, sea_orm::FromQueryResult};
+use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 
 use crate::{
-    MigrationError,
-    check::State,
-    m20261101_000002_tables, manifest,
-    query::{self, fetch_bool, fetch_names, fetch_one},
-    record,
+    MigrationError, manifest,
+    migrations::{migration_names, name_of_tables_migration},
+    query::{self, fetch_names, fetch_one},
+    state::State,
 };
 
 use names::{check_job_names_are_free, check_names_are_free};
 pub(crate) use names::{check_names_of_missing_objects_are_free, check_not_moved, check_not_renamed_or_moved};
-
-/// Returns whether the current role can read every row of the table. Returns `false` if the table does not exist, or if
-/// row-level security applies to the role. The query finds the table in the catalog by its name, because
-/// `'schema.table'::regclass` is an error for a role without USAGE on the schema.
-pub(crate) async fn can_read_all_rows<C: ConnectionTrait>(db: &C, schema: &str, table: &str) -> Result<bool, DbErr> {
-    fetch_bool(
-        db,
-        &format!(
-            "SELECT EXISTS (
-               SELECT
-               FROM pg_catalog.pg_class
-               JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
-               WHERE nspname = {}
-                 AND relname = {}
-                 AND has_schema_privilege(pg_namespace.oid, 'USAGE')
-                 AND has_table_privilege(pg_class.oid, 'SELECT')
-                 AND NOT row_security_active(pg_class.oid)
-             ) AS answer",
-            query::literal(schema),
-            query::literal(table)
-        ),
-    )
-    .await
-}
-
-/// Returns whether `public.sparc_migrations`, the list of applied migrations, exists, as a table or as any other
-/// relation.
-pub(crate) async fn has_migrations_table<C: ConnectionTrait>(db: &C) -> Result<bool, DbErr> {
-    fetch_bool(
-        db,
-        "SELECT EXISTS (
-           SELECT
-           FROM pg_catalog.pg_class
-           JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
-           WHERE nspname = 'public' AND relname = 'sparc_migrations'
-         ) AS answer",
-    )
-    .await
-}
-
-/// Checks that this program has every applied migration. `recorded_version` is the version of the program that last
-/// migrated the database.
-pub(crate) fn check_migrations_known(applied: &[String], recorded_version: Option<&str>) -> Result<(), MigrationError> {
-    let known = record::migration_names();
-    let unknown: Vec<String> = applied.iter().filter(|name| !known.contains(name)).cloned().collect();
-    if unknown.is_empty() {
-        return Ok(());
-    }
-    let database_version = recorded_version
-        .filter(|version| *version != env!("CARGO_PKG_VERSION"))
-        .map_or("a newer version".to_owned(), |version| format!("version {version}"));
-    Err(MigrationError::UnknownMigrations { found: unknown, database_version })
-}
-
-/// Checks that no newer version of this program has migrated the database.
-pub(crate) fn check_not_migrated_by_newer_version(state: &State) -> Result<(), MigrationError> {
-    match &state.record.version {
-        Some(version) if is_newer(version, env!("CARGO_PKG_VERSION")) => {
-            Err(MigrationError::NewerVersion { database_version: version.clone() })
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Whether the first version is newer than the second. A recorded text that is not a version (somebody has changed the
-/// record) does not count as newer.
-fn is_newer(version: &str, than: &str) -> bool {
-    match (semver::Version::parse(version), semver::Version::parse(than)) {
-        (Ok(version), Ok(than)) => version > than,
-        _ => false,
-    }
-}
 
 /// Checks that the configuration of the server does not turn triggers off. `up` cannot correct that, because ALTER
 /// SYSTEM does not run in a transaction. The call must come before `set_up_and_lock_sql` (in `script`) runs, which
@@ -113,22 +40,6 @@ pub(crate) async fn check_server_enables_triggers<C: ConnectionTrait>(db: &C) ->
     }
 }
 
-/// Checks the server's version. Every command needs this check first, because an older server rejects the queries that
-/// read its catalog.
-pub(crate) async fn check_server_version<C: ConnectionTrait>(db: &C) -> Result<(), DbErr> {
-    #[derive(FromQueryResult)]
-    struct ServerVersion {
-        number: i32,
-        text: String,
-    }
-    let found: ServerVersion = fetch_one(
-        db,
-        "SELECT current_setting('server_version_num')::integer AS number, current_setting('server_version') AS text",
-    )
-    .await?;
-    if found.number < 150_000 { Err(MigrationError::ServerTooOld { found: found.text }.into()) } else { Ok(()) }
-}
-
 /// Checks that the server accepts writes, and that the role and the objects in the database permit the command.
 pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Result<(), DbErr> {
     let properties: ConnectionProperties = fetch_one(
@@ -149,11 +60,11 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
     if applied.is_empty() {
         check_auth_schema(db).await?;
     }
-    let has_pending_migrations = applied.len() < record::migration_names().len();
+    let has_pending_migrations = applied.len() < migration_names().len();
     if has_pending_migrations {
         check_migrations_table_before_up(state)?;
         // Once the tables are created, objects with the schema's names are the schema's own.
-        if !applied.contains(&m20261101_000002_tables::Migration.name().to_owned()) {
+        if !applied.iter().any(|name| name == name_of_tables_migration()) {
             check_names_are_free(db, state).await?;
         }
         // The role would own what it creates.
@@ -298,25 +209,4 @@ struct ConnectionProperties {
     server_is_standby: bool,
     role: String,
     role_is_superuser: bool,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_newer;
-
-    #[test]
-    fn versions_are_compared_as_semantic_versions() {
-        for (version, than, expected) in [
-            ("0.17.1", "0.17.0", true),
-            ("0.17.0", "0.17.0", false),
-            ("0.9.0", "0.17.0", false),
-            ("1.0.0", "0.17.0", true),
-            ("0.17.0-rc.1", "0.17.0", false),
-            ("0.17.0", "0.17.0-rc.1", true),
-            ("0.18.0-rc.1", "0.17.0", true),
-            ("edited by hand", "0.17.0", false),
-        ] {
-            assert_eq!(is_newer(version, than), expected, "{version} compared with {than}");
-        }
-    }
 }

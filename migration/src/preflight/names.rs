@@ -6,11 +6,12 @@ use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 
 use crate::{
     MigrationError,
-    check::State,
-    manifest::{self, CatalogObject},
+    catalog::CatalogObject,
+    manifest,
+    owner::SCHEMA_OWNER_SQL,
     query::{self, fetch_names},
     renames,
-    repair::SCHEMA_OWNER_SQL,
+    state::State,
 };
 
 /// Checks, before the schema is created, that no function, relation or type in the database has a name that an object

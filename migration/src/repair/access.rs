@@ -1,8 +1,10 @@
 //! Repairs of access (row-level security, privileges, roles), of the publication, and of the jobs.
 
-use super::{Defects, Plan, SCHEMA_OWNER_SQL};
+use super::plan::{Defects, Plan};
 use crate::{
-    manifest, query,
+    manifest,
+    owner::SCHEMA_OWNER_SQL,
+    query,
     repeatable::{self, PUBLIC_AND_API_ROLES},
 };
 

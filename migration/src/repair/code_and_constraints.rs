@@ -4,11 +4,11 @@
 
 use std::collections::BTreeSet;
 
-use super::{Defects, Plan};
+use super::plan::{Defects, Plan};
 use crate::{
-    check::State,
     manifest::{self, name_and_table},
     repeatable,
+    state::State,
     statements::{Statement, Target},
 };
 

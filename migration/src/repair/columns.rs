@@ -1,7 +1,12 @@
 //! Repairs of columns.
 
-use super::{Defects, Plan};
-use crate::{check::Difference, manifest, manifest::name_and_table, query, repeatable::PUBLIC_AND_API_ROLES};
+use super::plan::{Defects, Plan};
+use crate::{
+    check::Difference,
+    manifest::{self, name_and_table},
+    query,
+    repeatable::PUBLIC_AND_API_ROLES,
+};
 
 impl Plan {
     /// Adds the column. The plan creates some of the missing tables with their columns (`tables_created_with_columns`),

@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 
 use sea_orm_migration::{prelude::*, sea_orm::ConnectionTrait};
 
-use super::{Plan, columns, operator_grants};
+use super::{columns, operator_grants, plan::Plan};
 use crate::{
-    check::{Difference, Report, State},
+    catalog::CatalogObject,
+    check::{Difference, Report},
     dependents,
-    manifest::{self, CatalogObject, name_and_table},
+    manifest::{self, name_and_table},
     repeatable,
+    state::State,
 };
 
 impl Plan {

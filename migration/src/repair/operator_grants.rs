@@ -4,8 +4,8 @@
 
 use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 
-use super::{ObjectUnderRepair, Repair};
-use crate::{check::State, manifest::CatalogObject, query};
+use super::plan::{ObjectUnderRepair, Repair};
+use crate::{catalog::CatalogObject, query, state::State};
 
 /// A GRANT to an operator's role.
 #[derive(FromQueryResult)]

@@ -1,7 +1,12 @@
 //! Repairs of schemas, types, tables, sequences, owners, settings (storage parameters) and statistics targets.
 
-use super::{Defects, Plan};
-use crate::{check::Difference, manifest, manifest::name_and_table, tables};
+use super::plan::{Defects, Plan};
+use crate::{
+    check::Difference,
+    manifest::{self, name_and_table},
+    owner::{OTHER_OWNER, SCHEMA_OWNER_SQL},
+    tables,
+};
 
 impl Plan {
     pub(super) fn repair_structure(&mut self, defects: &Defects<'_>) {
@@ -169,27 +174,6 @@ pub(super) fn needs_owner_change(difference: &Difference) -> bool {
         // The sequence of an identity column belongs to its table's owner, so it changes owners with the table.
         && manifest::kind(&difference.object) != "sequence"
 }
-
-/// What the catalog query appends to the definition of an object whose owner differs from that of the schema.
-pub(crate) const OTHER_OWNER: &str = "owned by another role";
-
-/// SQL for the oid of the role that should own all objects, the same as in the catalog query. It is the first of these
-/// that exists: the role that owns most functions in schema `private`, the owner of the list of migrations, the owner
-/// of schema `private`, the current role.
-pub(crate) const SCHEMA_OWNER_SQL: &str = "coalesce(
-  (
-    SELECT mode() WITHIN GROUP (ORDER BY proowner)
-    FROM pg_catalog.pg_proc
-    WHERE pronamespace = pg_catalog.to_regnamespace('private')
-  ),
-  (
-    SELECT relowner
-    FROM pg_catalog.pg_class
-    WHERE relnamespace = pg_catalog.to_regnamespace('public') AND relname = 'sparc_migrations'
-  ),
-  (SELECT nspowner FROM pg_catalog.pg_namespace WHERE nspname = 'private'),
-  (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user)
-)";
 
 /// Returns the statement that changes the owner to that of the schema's other objects.
 fn restore_owner_sql(object: &str) -> String {

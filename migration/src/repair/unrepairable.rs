@@ -20,8 +20,8 @@ pub(super) fn describe_if_unrepairable(difference: &Difference) -> Option<String
         "role" if actual.split(", member of ").next().is_some_and(|phrases| phrases.contains(", owns ")) => {
             Some(format!(
                 "{difference} (a role of the API must not own the database, its schemas, their objects or the \
-                 publication: let an administrator give them to the role that runs the migrations, with REASSIGN OWNED BY, or \
-                 with ALTER DATABASE ... OWNER TO, ALTER SCHEMA ... OWNER TO or ALTER PUBLICATION ... OWNER TO)"
+                 publication: let an administrator give them to the role that runs the migrations, with REASSIGN OWNED \
+                 BY, or with ALTER DATABASE ... OWNER TO, ALTER SCHEMA ... OWNER TO or ALTER PUBLICATION ... OWNER TO)"
             ))
         }
         _ => None,

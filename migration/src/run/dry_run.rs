@@ -1,23 +1,23 @@
 //! The SQL that `up` would run.
 
 use sea_orm_migration::{
-    MigrationName, SchemaManagerConnection,
+    SchemaManagerConnection,
     sea_orm::{AccessMode, ConnectionTrait, DatabaseTransaction, DbErr},
 };
 
 use super::{
-    MAX_RENAME_ROUNDS,
     explain_error::explain_error,
     lock_wait::run_and_name_blockers,
-    set_up_and_lock,
-    transaction::{begin, in_read_only_transaction, rollback},
-    update_record_sql,
+    transaction::{begin, in_read_only_transaction, rollback, set_up_and_lock},
+    up::{MAX_RENAME_ROUNDS, update_record_sql},
 };
 use crate::{
-    check::State,
-    m20261101_000002_tables, preflight, query, record, renames,
+    migrations::name_of_tables_migration,
+    preflight, query, record, renames,
     repair::{ObjectUnderRepair, Plan},
     script,
+    state::State,
+    versions,
 };
 
 /// Returns the SQL that `up` would run, as one transaction for `psql`, or an empty string if there is nothing to do.
@@ -55,9 +55,8 @@ pub async fn dry_run(db: &SchemaManagerConnection<'_>) -> Result<String, DbErr> 
 /// Whether migrations are pending in a database that has the tables: an earlier version installed the schema, or the
 /// last migrations were undone.
 fn has_tables_and_pending_migrations(state: &State) -> bool {
-    let tables_migration = m20261101_000002_tables::Migration;
     let pending = state.pending_migrations();
-    !pending.is_empty() && !pending.iter().any(|name| name == tables_migration.name())
+    !pending.is_empty() && !pending.iter().any(|name| name == name_of_tables_migration())
 }
 
 /// Returns the SQL that `up` would run on a database in this state. The state must be one in which no object is
@@ -72,7 +71,7 @@ async fn plan_up(db: &DatabaseTransaction, state: &State) -> Result<Vec<String>,
     if report.differences.is_empty() {
         return Ok(update_record_sql(state));
     }
-    preflight::check_not_migrated_by_newer_version(state)?;
+    versions::check_not_migrated_by_newer_version(&state.record)?;
     preflight::check_ready(db, state).await?;
     let plan = Plan::new(db, state, &report).await?;
     let mut sql = vec!["SET LOCAL search_path = pg_catalog".to_owned()];
@@ -107,7 +106,7 @@ async fn rehearse_up(
         if renames.is_empty() {
             break;
         }
-        preflight::check_not_migrated_by_newer_version(&state)?;
+        versions::check_not_migrated_by_newer_version(&state.record)?;
         preflight::check_ready(db, &state).await?;
         for rename in renames {
             *object_under_repair =

@@ -7,7 +7,7 @@ use sea_orm_migration::{
 };
 
 use super::lock_wait::run_and_name_blockers;
-use crate::{connect, script};
+use crate::{MigrationError, connect, db_error, script};
 
 /// Whether [`connect::connect`] opened the connection; the connection's application name shows that. If so, the caller
 /// keeps no prepared statements on the connection.
@@ -52,6 +52,18 @@ async fn begin_top_level(pool: &DatabaseConnection, access: AccessMode) -> Resul
     // A standby rejects READ WRITE. `check_ready` reports later that the server is a standby.
     transaction.rollback().await?;
     pool.begin().await
+}
+
+/// Prepares the transaction of a command that changes the database, and waits until no other migrator runs.
+pub(super) async fn set_up_and_lock(db: &DatabaseTransaction) -> Result<(), DbErr> {
+    db.execute_unprepared(&script::set_up_and_lock_sql()).await.map(drop).map_err(|error| {
+        match db_error::sqlstate(&error).as_deref() {
+            // The only statement that needs a privilege is the one that sets `session_replication_role` back to
+            // `origin`. It runs only if the setting has another value, with which the schema's triggers do not fire.
+            Some(db_error::INSUFFICIENT_PRIVILEGE) => MigrationError::TriggersDisabled.into(),
+            _ => error,
+        }
+    })
 }
 
 /// Deallocates all prepared statements, unless some may be the caller's own: a pooler may give the server connection to

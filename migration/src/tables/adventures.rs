@@ -1,6 +1,10 @@
 //! `adventures`: the stories that Seers run in sessions (section "adventures" of the specification).
 
-use super::*;
+use sea_orm_migration::prelude::*;
+
+use super::definition::{
+    TableDefinition, counter, foreign_key, id_column, index, index_on, named_check, optional, required, timestamp_now,
+};
 
 pub(super) fn definition() -> TableDefinition {
     let player_count = |name: &'static str, default: i32| {

@@ -3,7 +3,9 @@
 //! come, so that archived rows never refer to rows that no longer exist. (A seat or roll in the archive refers to the
 //! session in the archive.)
 
-use super::*;
+use sea_orm_migration::prelude::*;
+
+use super::definition::{TableDefinition, foreign_key, index_on, required, timestamp_now};
 
 pub(super) fn sessions() -> TableDefinition {
     let mut table = Table::create().table("archived_sessions").col(required("id").uuid().primary_key()).to_owned();

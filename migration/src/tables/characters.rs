@@ -1,6 +1,10 @@
 //! `characters`: the players' characters (section "characters" of the specification).
 
-use super::*;
+use sea_orm_migration::prelude::*;
+
+use super::definition::{
+    TableDefinition, counter, foreign_key, id_column, index_on, named_check, optional, required, timestamp_now,
+};
 
 pub(super) fn definition() -> TableDefinition {
     let attribute =

@@ -1,7 +1,11 @@
 //! `creatures`: the creatures of an adventure; the Seer plays them. The table is in the specification's diagram; its
 //! columns are this project's decision.
 
-use super::*;
+use sea_orm_migration::prelude::*;
+
+use super::definition::{
+    TableDefinition, foreign_key, id_column, index_on, named_check, optional, required, timestamp_now,
+};
 
 pub(super) fn definition() -> TableDefinition {
     TableDefinition {

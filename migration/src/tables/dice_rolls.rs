@@ -1,6 +1,10 @@
 //! `dice_rolls`: every roll of the sessions that are not archived (section "dice_rolls" of the specification).
 
-use super::*;
+use sea_orm_migration::prelude::*;
+
+use super::definition::{
+    TableDefinition, foreign_key, id_column, index, index_on, named_check, optional, required, timestamp_now,
+};
 
 /// Adds the columns of a roll except its id. `archived_dice_rolls` has the same columns.
 pub(super) fn add_columns(table: &mut TableCreateStatement) {

@@ -11,6 +11,7 @@ mod adventures;
 mod archive;
 mod characters;
 mod creatures;
+mod definition;
 mod dice_rolls;
 mod enums;
 mod session_events;
@@ -19,6 +20,7 @@ mod sessions;
 mod tutorial_progress;
 mod users;
 
+use definition::TableDefinition;
 pub(crate) use enums::TYPES;
 
 /// Returns the SQL that creates types, tables and indexes, in the order of their dependencies. `search_path` must be
@@ -97,12 +99,6 @@ pub(crate) const TABLES: [&str; 12] = [
     "archived_dice_rolls",
 ];
 
-/// A table with its indexes.
-struct TableDefinition {
-    table: TableCreateStatement,
-    indexes: Vec<IndexCreateStatement>,
-}
-
 /// Returns the definitions of the tables in the order of [`TABLES`].
 fn definitions() -> Vec<TableDefinition> {
     vec![
@@ -119,66 +115,6 @@ fn definitions() -> Vec<TableDefinition> {
         archive::session_players(),
         archive::dice_rolls(),
     ]
-}
-
-/// Returns a NOT NULL column.
-fn required(name: &'static str) -> ColumnDef {
-    ColumnDef::new(Alias::new(name)).not_null().to_owned()
-}
-
-/// Returns a nullable column.
-fn optional(name: &'static str) -> ColumnDef {
-    ColumnDef::new(Alias::new(name))
-}
-
-/// Returns `id UUID PRIMARY KEY DEFAULT gen_random_uuid()`.
-fn id_column() -> ColumnDef {
-    required("id").uuid().primary_key().default(Expr::cust("gen_random_uuid()")).to_owned()
-}
-
-/// Returns `NAME TIMESTAMPTZ NOT NULL DEFAULT now()`.
-fn timestamp_now(name: &'static str) -> ColumnDef {
-    required(name).timestamp_with_time_zone().default(Expr::cust("now()")).to_owned()
-}
-
-/// Returns `NAME INTEGER NOT NULL DEFAULT 0 CHECK (NAME >= 0)`. Triggers maintain most columns of this kind.
-fn counter(name: &'static str) -> ColumnDef {
-    required(name).integer().default(0).check(Expr::cust(format!("{name} >= 0"))).to_owned()
-}
-
-/// Returns a foreign key to the column `id` of `target`, with the name that PostgreSQL would choose.
-fn foreign_key(
-    table: &'static str,
-    column: &'static str,
-    target: impl IntoTableRef,
-    on_delete: ForeignKeyAction,
-) -> ForeignKeyCreateStatement {
-    let mut key = ForeignKey::create();
-    key.name(format!("{table}_{column}_fkey")).from(Alias::new(table), Alias::new(column)).to(target, Alias::new("id"));
-    // NO ACTION is the default, and is omitted as in the specification.
-    if !matches!(on_delete, ForeignKeyAction::NoAction) {
-        key.on_delete(on_delete);
-    }
-    key.to_owned()
-}
-
-/// Returns an index that has no columns yet.
-fn index(name: &'static str, table: &'static str) -> IndexCreateStatement {
-    Index::create().name(name).table(Alias::new(table)).to_owned()
-}
-
-/// Returns an index over plain ascending columns.
-fn index_on(name: &'static str, table: &'static str, columns: &[&'static str]) -> IndexCreateStatement {
-    let mut index = index(name, table);
-    for column in columns {
-        index.col(Alias::new(*column));
-    }
-    index
-}
-
-/// Returns a check constraint with a name.
-fn named_check(name: &'static str, condition: &'static str) -> Check {
-    Check::named(name, Expr::cust(condition))
 }
 
 #[cfg(test)]

@@ -1,6 +1,10 @@
 //! `session_events`: what happened in a session, for its participants (section "session_events" of the specification).
 
-use super::*;
+use sea_orm_migration::prelude::*;
+
+use super::definition::{
+    TableDefinition, foreign_key, id_column, index, index_on, named_check, optional, required, timestamp_now,
+};
 
 pub(super) fn definition() -> TableDefinition {
     TableDefinition {

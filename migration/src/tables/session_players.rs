@@ -1,6 +1,10 @@
 //! `session_players`: the seats of a session (section "session_players" of the specification).
 
-use super::*;
+use sea_orm_migration::prelude::*;
+
+use super::definition::{
+    TableDefinition, counter, foreign_key, index_on, named_check, optional, required, timestamp_now,
+};
 
 /// Adds the primary key of a seat, two named checks, and every column but `replica_identity`.
 /// `archived_session_players` has the same primary key, checks and columns.

@@ -1,6 +1,10 @@
 //! `sessions`: one session is one game with a Seer and players (section "sessions" of the specification).
 
-use super::*;
+use sea_orm_migration::prelude::*;
+
+use super::definition::{
+    TableDefinition, counter, foreign_key, id_column, index, index_on, named_check, optional, required, timestamp_now,
+};
 
 /// The condition for a session that the lobby may show, with or without a free seat.
 const LOBBY_CONDITION: &str = "is_public AND status IN ('waiting', 'starting_soon')";

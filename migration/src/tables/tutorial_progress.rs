@@ -1,6 +1,8 @@
 //! `tutorial_progress`: a user's progress in the tutorial (section "tutorial_progress" of the specification).
 
-use super::*;
+use sea_orm_migration::prelude::*;
+
+use super::definition::{TableDefinition, foreign_key, index_on, named_check, optional, required, timestamp_now};
 
 pub(super) fn definition() -> TableDefinition {
     TableDefinition {

@@ -1,6 +1,10 @@
 //! `users`: the public profile of an account (section "users" of the specification).
 
-use super::*;
+use sea_orm_migration::prelude::*;
+
+use super::definition::{
+    TableDefinition, counter, foreign_key, index, index_on, named_check, optional, required, timestamp_now,
+};
 
 pub(super) fn definition() -> TableDefinition {
     TableDefinition {

@@ -359,27 +359,28 @@ async fn after_the_program_is_killed_the_next_up_completes() {
 #[tokio::test]
 async fn a_migration_is_generated_in_the_folder_of_the_crate() {
     let folder = std::env::temp_dir().join(format!("sparc-generate-{}", std::process::id()));
-    std::fs::create_dir_all(folder.join("src")).unwrap();
-    std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/src/lib.rs"), folder.join("src/lib.rs")).unwrap();
+    let migrations_folder = folder.join("src/migrations");
+    std::fs::create_dir_all(&migrations_folder).unwrap();
+    let list_before = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/migrations/mod.rs")).unwrap();
+    std::fs::write(migrations_folder.join("mod.rs"), &list_before).unwrap();
     let output =
         program_command(&["generate", "add_ratings"], None).env("CARGO_MANIFEST_DIR", &folder).output().unwrap();
     stdout_after_success(&output);
-    let lib_before = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/lib.rs")).unwrap();
-    let lib = std::fs::read_to_string(folder.join("src/lib.rs")).unwrap();
-    let generated_files: Vec<String> = std::fs::read_dir(folder.join("src"))
+    let list = std::fs::read_to_string(migrations_folder.join("mod.rs")).unwrap();
+    let generated_files: Vec<String> = std::fs::read_dir(&migrations_folder)
         .unwrap()
         .map(|file| file.unwrap().file_name().into_string().unwrap())
         .filter(|name| name.ends_with("_add_ratings.rs"))
         .collect();
     std::fs::remove_dir_all(&folder).unwrap();
     assert_eq!(generated_files.len(), 1);
-    assert!(lib.contains(&format!("Box::new({}::Migration)", generated_files[0].trim_end_matches(".rs"))));
+    assert!(list.contains(&format!("Box::new({}::Migration)", generated_files[0].trim_end_matches(".rs"))));
     // `generate` adds line breaks and a trailing comma to the list of migrations; `cargo fmt` would remove them. So
     // white space and trailing commas are removed from both texts before they are compared.
     let compact = |text: &str| text.split_whitespace().collect::<String>().replace(",]", "]");
     let module = generated_files[0].trim_end_matches(".rs");
-    let lib_without_new =
-        lib.replace(&format!("mod {module};\n"), "").replace(&format!("Box::new({module}::Migration),"), "");
-    assert_eq!(compact(&lib_without_new), compact(&lib_before), "nothing else must change");
+    let list_without_new =
+        list.replace(&format!("mod {module};\n"), "").replace(&format!("Box::new({module}::Migration),"), "");
+    assert_eq!(compact(&list_without_new), compact(&list_before), "nothing else must change");
     assert!(expect_error(&["generate", "bad-name"], None).contains("bad-name"));
 }

@@ -7,15 +7,11 @@ use sea_orm::sqlx::{
     postgres::{PgConnectOptions, PgDatabaseError, PgSslMode},
 };
 
-use super::{CONNECT_TIMEOUT, ConnectError, opener::ERROR_INSTEAD_OF_TLS};
+use super::{
+    ConnectError,
+    opener::{CONNECT_TIMEOUT, ERROR_INSTEAD_OF_TLS, is_tls_error},
+};
 use crate::sqlstate;
-
-/// Whether the error is one of rustls: the server's certificate is rejected, a side refused the handshake, or the
-/// server's answer was not TLS. The driver reports errors of rustls as I/O errors of this kind, which no error of the
-/// network has.
-pub(super) fn is_tls_error(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::InvalidData
-}
 
 /// Returns the folder of the server's Unix socket, or `None` if the connection uses TCP.
 pub(super) fn socket_folder(options: &PgConnectOptions) -> Option<PathBuf> {
@@ -115,8 +111,8 @@ fn explain_network_error(options: &PgConnectOptions, server: String, error: &io:
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
             ConnectError::ClosedEarly { server }
         }
-        // With TCP, only a file can be missing. `connect::options` has checked that the client's certificate and key
-        // exist, but the driver reads them again for each connection.
+        // If the connection uses TCP, this kind of error means that a file does not exist. `connect::options` has
+        // checked that the client's certificate and key exist, but the driver reads them again for each connection.
         io::ErrorKind::NotFound if socket_folder(options).is_none() => {
             let reason = "a file that sslcert, sslkey or sslrootcert names does not exist; correct its path".to_owned();
             ConnectError::Other { server, reason }
@@ -218,8 +214,8 @@ mod tests {
         assert_eq!(server_address(&PgConnectOptions::new().host("/run/x").port(5433)), "/run/x/.s.PGSQL.5433");
     }
 
-    /// The errors below cannot be caused by a test: they are those of other machines, of their name service and of
-    /// files that are removed while a program runs.
+    /// The test constructs these errors, because it cannot provoke them: they depend on other machines, on a name
+    /// service, or on a file that disappears while a program runs.
     #[test]
     fn errors_of_the_operating_system_are_explained() {
         let lookup_error = |reason: &str| io::Error::other(format!("failed to lookup address information: {reason}"));

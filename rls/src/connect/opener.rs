@@ -1,6 +1,7 @@
 //! Opens connections to one server, with or without TLS.
 
 use std::{
+    io,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -10,8 +11,11 @@ use sea_orm::sqlx::{
     postgres::{PgConnectOptions, PgSslMode},
 };
 
-use super::explain::is_tls_error;
 use crate::sqlstate;
+
+/// Timeout of each attempt to connect, for callers that have no timeout of their own. If an attempt timed out, the
+/// message of the error that [`to_connect_error`](super::to_connect_error) returns names this timeout.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Opens connections to one server. Each connection, not only the first, is tried with and without TLS in the order
 /// that `sslmode` prescribes: the server may have been down when the application connected, or may have been restarted
@@ -87,6 +91,13 @@ pub(super) const ERROR_INSTEAD_OF_TLS: &str = "SSLRequest: 0x45";
 
 fn is_error_instead_of_tls(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Protocol(text) if text.contains(ERROR_INSTEAD_OF_TLS))
+}
+
+/// Whether the error is one of rustls: the server's certificate is rejected, a side refused the handshake, or the
+/// server's answer was not TLS. The driver reports errors of rustls as I/O errors of the kind `InvalidData`, which no
+/// error of the network has.
+pub(super) fn is_tls_error(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidData
 }
 
 /// Whether the attempt may have failed because it used TLS, or because it did not use TLS.

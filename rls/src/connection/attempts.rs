@@ -4,8 +4,15 @@ use std::time::Instant;
 
 use sea_orm::DbErr;
 
-use super::{IdentityConnection, MAX_ATTEMPTS};
-use crate::Transaction;
+use super::IdentityConnection;
+use crate::{
+    Transaction,
+    error::{is_connection_lost, is_outdated_statement_error, is_read_only_error, may_succeed_on_primary, sqlx_error},
+    servers::Purpose,
+};
+
+/// The maximum number of attempts to run one statement; see [`Attempts::decide_retry`].
+const MAX_ATTEMPTS: u32 = 3;
 
 /// The attempts to run one statement.
 pub(super) struct Attempts<'a> {
@@ -38,5 +45,45 @@ impl<'a> Attempts<'a> {
         self.attempt_count < MAX_ATTEMPTS
             && !self.has_waited_in_vain
             && self.connection.decide_retry(error, &mut self.runs_read_only)
+    }
+}
+
+impl IdentityConnection {
+    /// Begins a transaction for one statement. With `runs_read_only`, the transaction is `READ ONLY`, and begins on a
+    /// replica if one is fresh enough. The transaction does not map errors, because the unmapped error says whether the
+    /// statement may be retried.
+    async fn begin_for_one_statement(&self, runs_read_only: bool) -> Result<Transaction, DbErr> {
+        let unguarded = if runs_read_only {
+            self.begin_read(self.deadline).await?
+        } else {
+            self.begin_with_modes(Purpose::NeedsPrimary, "", self.deadline).await?
+        };
+        Ok(Transaction::new(unguarded, |_, error| error).with_deferred_verification())
+    }
+
+    /// Returns whether a failed statement may be retried in a new transaction: only if it has left nothing in the
+    /// database. Sets `runs_read_only` to `false` if the retry must run in a transaction that may write, or on the
+    /// primary. Wakes the monitor if the server that was the primary is read-only.
+    fn decide_retry(&self, error: &DbErr, runs_read_only: &mut bool) -> bool {
+        if sqlx_error(error).is_some_and(is_outdated_statement_error) {
+            // No connection that is open now will be used again, so the retry prepares the statement again. (Of a pool
+            // that the application already had, only this connection was discarded, so the retry may meet another
+            // outdated statement.)
+            return true;
+        }
+        let Some(cluster) = self.servers().cluster() else {
+            // A `SELECT` that seems only to read may write, through a function that a view or a policy calls.
+            return is_connection_lost(error) || is_read_only_error(error) && std::mem::take(runs_read_only);
+        };
+        if std::mem::take(runs_read_only) {
+            // The primary may accept what the replica refused.
+            return may_succeed_on_primary(error);
+        }
+        let failed_as_read_only = is_read_only_error(error);
+        if failed_as_read_only {
+            // The server that was the primary may have become a standby.
+            cluster.wake_monitor();
+        }
+        failed_as_read_only || is_connection_lost(error)
     }
 }

@@ -23,9 +23,10 @@ use shuttle::{future::yield_now, rand::Rng};
 
 use crate::{
     identity::{IDENTITY_CHANGED_SQLSTATE, TRANSACTION_ENDED_SQLSTATE},
-    pooler::ServerProcess,
+    server_process::ServerProcess,
     sqlstate,
-    wire::{Connection, PgQuery, SimpleQueryResponse, TextRow},
+    text_row::TextRow,
+    wire::{Connection, PgQuery, SimpleQueryResponse},
 };
 
 /// The role of the identity under test.

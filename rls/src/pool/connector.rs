@@ -12,8 +12,13 @@ use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 use sea_orm::sqlx::{self, Connection, PgConnection};
 use tokio::time::{sleep, timeout};
 
-use super::ANSWER_TIMEOUT;
-use crate::{connect::Opener, pooler::ServerProcess, sqlstate};
+use crate::{connect::Opener, server_process::ServerProcess, sqlstate};
+
+/// Timeout of the ping before an idle connection is used (if the ping times out, another connection is tried), of
+/// [`probe`](super::probe), and of closing a connection. Also: if no attempt to open a connection has succeeded for
+/// this time (or half of `acquire_timeout`, if that is less), a call that has waited for a connection in vain reports
+/// that the server does not answer.
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Connections older than this are closed instead of being used again, because the memory of a server process grows
 /// over time, and because a host name may come to mean another server.

@@ -11,7 +11,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Cluster, Purpose, SERVER_ATTEMPT_TIMEOUT};
+use super::cluster::{Cluster, SERVER_ATTEMPT_TIMEOUT};
 use crate::{
     Error, error::is_connection_lost, position::ReadRequirement, shared_transaction::SharedTransaction,
     tracked_server::TrackedServer, transaction_state::BeginRequest,
@@ -22,6 +22,16 @@ use crate::{
 const MAX_REPLAY_WAIT: Duration = Duration::from_millis(25);
 /// Pause between two attempts to find a server that accepts writes.
 const PRIMARY_RETRY_INTERVAL: Duration = Duration::from_millis(50);
+
+/// What a transaction is for, as far as the choice of its server depends on it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Purpose {
+    /// It may write, or it is `SERIALIZABLE`, which a standby does not support. It runs on the primary.
+    NeedsPrimary,
+    /// It only reads, on a server that has replayed the required log position. With `is_repeatable_read`, all its
+    /// statements see the snapshot of the first one.
+    Read { read_requirement: ReadRequirement, is_repeatable_read: bool },
+}
 
 impl Cluster {
     /// Begins a transaction on a server that suits its purpose.

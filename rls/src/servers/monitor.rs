@@ -15,7 +15,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Cluster, Member};
+use super::cluster::{Cluster, Member};
 use crate::{
     Error,
     connect::{Opener, to_connect_error_with_timeout},
@@ -93,8 +93,8 @@ impl Probe {
         self.connection = Some(connection);
         report.ok_or_else(|| {
             sqlx::Error::Protocol(
-                "unlike PostgreSQL with streaming replicas, it does not report its log position; connect to it \
-                 without replicas or, if it is one of the replicas, remove its URL"
+                "this server does not report its log position, as a PostgreSQL server with streaming replicas does; \
+                 connect to it without replicas or, if it was given as a replica, remove its URL"
                     .to_owned(),
             )
         })
@@ -128,7 +128,8 @@ pub(super) async fn start(cluster: &Arc<Cluster>) -> Result<JoinHandle<()>, Erro
     let started_at = Instant::now();
     loop {
         let failures = monitor.check(cluster).await;
-        // As long as there is no system identifier, the first server has not answered, and `failures` begins with it.
+        // As long as there is no system identifier, the first server has not answered. Then the first failure is that
+        // server's, and the loop returns it if the time is over.
         let has_timed_out = monitor.system_identifier.is_none() && started_at.elapsed() >= cluster.acquire_timeout;
         for (index, error) in failures {
             let connect_error =
@@ -214,14 +215,15 @@ impl Monitor {
                         target: "sparc",
                         address,
                         "the server is given as a replica but was never one, so it is probably the primary of another \
-                         cluster, and is not used before the server of the first URL has answered; correct its URL, \
-                         or start that server"
+                         cluster, and is not used before the server of the first URL has answered; correct the \
+                         replica's URL, or start the server of the first URL"
                     );
                 }
             }
         }
         if previous_identifier.is_some() && self.system_identifier != previous_identifier {
-            // The servers in use, and all that is known of timelines and log positions, are those of another cluster.
+            // The servers used until now belong to another cluster. So what is known of their timelines and log
+            // positions is forgotten.
             self.primary_positions.clear();
             cluster.newest_timeline.store(0, Ordering::SeqCst);
             cluster.read_requirements.clear();

@@ -8,10 +8,11 @@ use sea_orm::sqlx;
 use super::{EndReason, Frame, OUTERMOST_FRAME_ID, Pending, TransactionState};
 use crate::{
     Identity, pooler, sqlstate,
+    text_row::TextRow,
     tracked_server::TrackedServer,
     wire::{
         Connection, PreparedStatementMode, REPLICATION_STATUS_COLUMN_COUNT, REPLICATION_STATUS_SQL, ReplicationStatus,
-        SimpleQueryResponse, TextRow,
+        SimpleQueryResponse,
     },
 };
 

@@ -3,7 +3,7 @@
 use futures_util::FutureExt;
 use sea_orm::{DbErr, sqlx};
 
-use super::{EndReason, OUTERMOST_FRAME_ID, Pending, TransactionState, commit_unknown_error};
+use super::{EndReason, Pending, TransactionState, commit_unknown_error};
 use crate::{
     Error,
     connection_to_release::{ConnectionToRelease, Ending},
@@ -106,7 +106,9 @@ impl<C: Connection> TransactionState<C> {
                 may_have_taken_effect.store(false, Ordering::SeqCst);
                 (self.pending, self.must_finish_response) = (None, true);
                 let commit_error = self.record_commit_error(error, response.completed_count);
-                self.roll_back_failed_commit(OUTERMOST_FRAME_ID).await;
+                // An error of the rollback is ignored, because the caller needs the error of the commit. If the
+                // rollback fails, the connection is closed.
+                let _ = self.roll_back().await;
                 Err(commit_error)
             }
         }
@@ -140,43 +142,6 @@ impl<C: Connection> TransactionState<C> {
             (0, Some(IDENTITY_CHANGED_SQLSTATE)) => Error::IdentityChanged.into(),
             (_, Some(sqlstate::IN_FAILED_SQL_TRANSACTION)) => Error::TransactionFailed.into(),
             _ => exec_error(error),
-        }
-    }
-
-    /// Records that a statement of the caller ended the transaction.
-    pub(crate) fn record_end_by_statement(&mut self) -> Error {
-        self.end_reason = Some(EndReason::EndedByStatement);
-        // Later errors need not say that the outcome of a COMMIT is unknown: the server has answered, and the
-        // transaction has ended. But the answer does not say whether the statement committed what was written before it
-        // (as a COMMIT does, and a ROLLBACK does not), and at which log position.
-        self.set_has_unknown_raw_commit(false);
-        self.record_commit_without_position();
-        Error::TransactionEndedByStatement
-    }
-
-    /// Returns the error of a call that the server did not answer by the deadline.
-    pub(crate) fn deadline_error(&self) -> DbErr {
-        if self.has_unknown_raw_commit() {
-            return commit_unknown_error("the server did not answer in time");
-        }
-        Error::DeadlineExceeded.into()
-    }
-
-    /// Whether it is unknown if a raw statement of the caller has committed the transaction.
-    pub(crate) fn has_unknown_raw_commit(&self) -> bool {
-        self.has_unknown_raw_commit.load(Ordering::SeqCst)
-    }
-
-    pub(crate) fn set_has_unknown_raw_commit(&self, value: bool) {
-        self.has_unknown_raw_commit.store(value, Ordering::SeqCst);
-    }
-
-    /// Records, if there are replicas, that the identity has committed or may have committed, and that the log position
-    /// of that commit was not received. The identity's next reads use the primary.
-    fn record_commit_without_position(&self) {
-        if let Some(server) = &self.tracked_server {
-            // A tracked commit that is dropped before its outcome is recorded is a commit without position.
-            drop(server.track_commit(&self.identity));
         }
     }
 

@@ -13,8 +13,9 @@ pub(crate) struct Frame {
     pub(crate) id: u64,
     /// `None` while the frame can be used.
     pub(crate) failure: Option<Failure>,
-    /// Whether the frame must be rolled back because no handle of it is left: the handle was never returned, or one of
-    /// the reasons of [`UnfinishedReason::Abandoned`](crate::unlocked_state::UnfinishedReason::Abandoned) applies.
+    /// Whether the frame must be rolled back because the caller has no handle of it: the call that began the frame was
+    /// dropped before it returned the handle, or one of the reasons of
+    /// [`UnfinishedReason::Abandoned`](crate::unlocked_state::UnfinishedReason::Abandoned) applies.
     pub(crate) is_abandoned: bool,
     /// Whether a statement that may have changed the identity has run since the identity was last verified.
     pub(crate) needs_verification: bool,

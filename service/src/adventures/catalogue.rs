@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::Adventures;
 use crate::{
-    Caller, Cursor, Error, Page,
+    Cursor, Error, Executor, Page,
     binds::Binds,
     limited_scan::{PageQuery, SCAN_LIMIT},
     operation::operation,
@@ -113,7 +113,7 @@ enum ListPosition {
     BestRated(Option<Decimal>, Uuid),
 }
 
-impl<C: Caller> Adventures<'_, C> {
+impl<C: Executor> Adventures<'_, C> {
     /// Returns a page of at most twenty published adventures: the first, or the one after the cursor.
     ///
     /// Adventures that are published or unpublished between two requests do not shift the next page. In the orders by
@@ -138,7 +138,7 @@ impl<C: Caller> Adventures<'_, C> {
         let list = ListId::new("adventures.catalogue", &(filter, order));
         let after = list.decode_cursor::<ListPosition>(after)?;
         let query = page_query(filter, order, after.as_ref())?;
-        operation!(self.caller, reads "adventures.catalogue", |tx| {
+        operation!(self.executor, reads "adventures.catalogue", |tx| {
             let position_of = |summary: &AdventureSummary| match order {
                 CatalogueOrder::Newest => ListPosition::Newest(summary.published_at, summary.id),
                 CatalogueOrder::MostPlayed => ListPosition::MostPlayed(summary.times_played, summary.id),
@@ -164,9 +164,9 @@ impl<C: Caller> Adventures<'_, C> {
     ///
     /// [`Error::InvalidCursor`], [`Error::NotSignedIn`].
     pub async fn mine(self, after: Option<&Cursor>) -> Result<Page<AdventureSummary>, Error> {
-        let list = ListId::new("adventures.mine", &self.caller.identity());
+        let list = ListId::new("adventures.mine", &self.executor.identity());
         let after = list.decode_cursor::<(DateTimeWithTimeZone, Uuid)>(after)?;
-        operation!(self.caller, reads "adventures.mine", |tx| {
+        operation!(self.executor, reads "adventures.mine", |tx| {
             let mut binds = Binds::default();
             let mut conditions = format!("creator_id = {}", binds.bind(tx.user_id()?));
             if let Some((created_at, id)) = after {

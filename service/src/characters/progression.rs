@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Characters, update_character};
-use crate::{Caller, Error, Level, MaxHitPoints, connection::OperationTransaction, operation::operation};
+use crate::{Error, Executor, Level, MaxHitPoints, connection::OperationTransaction, operation::operation};
 
 /// Hit points of a character.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromQueryResult, Serialize, Deserialize)]
@@ -39,7 +39,7 @@ const CHANGE_HIT_POINTS: &str = "SELECT character_id, hit_points, max_hit_points
 /// limits the result to the character's maximum.
 const FULL_HEAL: i32 = 1000;
 
-impl<C: Caller> Characters<'_, C> {
+impl<C: Executor> Characters<'_, C> {
     /// Removes hit points from a character, down to 0.
     ///
     /// Who may: its owner, the Seer of each active or paused session in which the character is seated, and the service.
@@ -49,7 +49,7 @@ impl<C: Caller> Characters<'_, C> {
     ///
     /// [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn damage(self, id: Uuid, points: u8) -> Result<HitPoints, Error> {
-        operation!(self.caller, "characters.damage", character = id, |tx| {
+        operation!(self.executor, "characters.damage", character = id, |tx| {
             change_hit_points(tx, id, -i32::from(points)).await
         })
     }
@@ -63,7 +63,7 @@ impl<C: Caller> Characters<'_, C> {
     ///
     /// [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn heal(self, id: Uuid, points: u8) -> Result<HitPoints, Error> {
-        operation!(self.caller, "characters.heal", character = id, |tx| {
+        operation!(self.executor, "characters.heal", character = id, |tx| {
             change_hit_points(tx, id, points.into()).await
         })
     }
@@ -77,7 +77,9 @@ impl<C: Caller> Characters<'_, C> {
     ///
     /// [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn rest(self, id: Uuid) -> Result<HitPoints, Error> {
-        operation!(self.caller, "characters.rest", character = id, |tx| { change_hit_points(tx, id, FULL_HEAL).await })
+        operation!(self.executor, "characters.rest", character = id, |tx| {
+            change_hit_points(tx, id, FULL_HEAL).await
+        })
     }
 
     /// Adds experience to a character.
@@ -93,7 +95,7 @@ impl<C: Caller> Characters<'_, C> {
     /// [`Error::NotAllowed`], [`Error::NotSignedIn`], [`Error::NotFound`], [`Error::InvalidValue`] if the total would
     /// exceed 2,147,483,647.
     pub async fn award_experience(self, id: Uuid, points: u16) -> Result<characters::Model, Error> {
-        operation!(self.caller, "characters.award_experience", character = id, |tx| {
+        operation!(self.executor, "characters.award_experience", character = id, |tx| {
             characters::Entity::update_many()
                 .col_expr(
                     characters::Column::Experience,
@@ -117,7 +119,7 @@ impl<C: Caller> Characters<'_, C> {
     ///
     /// [`Error::NotAllowed`], [`Error::NotSignedIn`], [`Error::NotFound`].
     pub async fn set_level(self, id: Uuid, level: Level) -> Result<characters::Model, Error> {
-        operation!(self.caller, "characters.set_level", character = id, |tx| {
+        operation!(self.executor, "characters.set_level", character = id, |tx| {
             update_character(tx, id, characters::ActiveModel { level: Set(level.get()), ..Default::default() }).await
         })
         .map_err(|error| error.with_rule_if_not_allowed("only the service may set a level"))
@@ -131,7 +133,7 @@ impl<C: Caller> Characters<'_, C> {
     ///
     /// [`Error::NotAllowed`], [`Error::NotSignedIn`], [`Error::NotFound`].
     pub async fn set_max_hit_points(self, id: Uuid, max: MaxHitPoints) -> Result<characters::Model, Error> {
-        operation!(self.caller, "characters.set_max_hit_points", character = id, |tx| {
+        operation!(self.executor, "characters.set_max_hit_points", character = id, |tx| {
             characters::Entity::update_many()
                 .col_expr(characters::Column::MaxHitPoints, Expr::value(max.get()))
                 .col_expr(characters::Column::HitPoints, Expr::cust_with_values("least(hit_points, $1)", [max.get()]))

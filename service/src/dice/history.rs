@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Dice, RollScope};
-use crate::{Caller, Cursor, Error, Page, RollsPageSize, binds::Binds, operation::operation, page::ListId, rows};
+use crate::{Cursor, Error, Executor, Page, RollsPageSize, binds::Binds, operation::operation, page::ListId, rows};
 
 /// Filter for the history. By default, all rolls match, and a page has at most fifty.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -136,7 +136,7 @@ fn character_rolls_statement(
     binds.into_statement(sql)
 }
 
-impl<C: Caller> Dice<'_, C> {
+impl<C: Executor> Dice<'_, C> {
     /// Returns a page of the rolls of a session or of a character, the latest first. [`RollScope`] says which rolls of
     /// a character these are.
     ///
@@ -161,7 +161,7 @@ impl<C: Caller> Dice<'_, C> {
             RollScope::Session(id) => (id, session_rolls_statement(id, filter, after, page_size + 1)),
             RollScope::Character(id) => (id, character_rolls_statement(id, filter, after, page_size + 1)),
         };
-        operation!(self.caller, reads "dice.history", scope = id, |tx| {
+        operation!(self.executor, reads "dice.history", scope = id, |tx| {
             let rolls = rows::fetch_all(tx, statement.clone(), decode_rolls).await?;
             list.build_page(rolls, page_size, |roll: &dice_rolls::Model| (roll.created_at, roll.id))
         })
@@ -175,7 +175,7 @@ impl<C: Caller> Dice<'_, C> {
     ///
     /// [`Error::NotSignedIn`].
     pub async fn heroic_saves_remaining(self, session_id: Uuid) -> Result<Vec<HeroicSavesRemaining>, Error> {
-        operation!(self.caller, reads "dice.heroic_saves_remaining", session = session_id, |tx| {
+        operation!(self.executor, reads "dice.heroic_saves_remaining", session = session_id, |tx| {
             let statement =
                 Statement::from_sql_and_values(DbBackend::Postgres, SELECT_HEROIC_SAVES_REMAINING, [session_id.into()]);
             Ok(HeroicSavesRemaining::find_by_statement(statement).all(tx).await?)

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Dice, Roller};
-use crate::{Caller, Difficulty, Error, connection::OperationTransaction, operation::operation};
+use crate::{Difficulty, Error, Executor, connection::OperationTransaction, operation::operation};
 
 /// A request to roll initiative in a session.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -53,7 +53,7 @@ const INITIATIVE_DIFFICULTY: Difficulty = Difficulty::MIN;
 /// Takes the ids of rolls as `$1`, and returns them in the order of the turns.
 const SELECT_INITIATIVE_ORDER: &str = "SELECT private.initiative_order($1) AS ids";
 
-impl<C: Caller> Dice<'_, C> {
+impl<C: Executor> Dice<'_, C> {
     /// Rolls one die for each seated character and each listed creature, and returns the turns in order: the highest
     /// roll first, among equal rolls the higher grace first, then at random. Either all rolls are made or none.
     ///
@@ -76,7 +76,7 @@ impl<C: Caller> Dice<'_, C> {
         }
         let initiative_id = initiative.id.unwrap_or_else(Uuid::new_v4);
         let creature_ids: BTreeSet<Uuid> = initiative.creature_ids.into_iter().collect();
-        operation!(self.caller, "dice.roll_initiative", session = initiative.session_id, |tx| {
+        operation!(self.executor, "dice.roll_initiative", session = initiative.session_id, |tx| {
             let seats = read_seats(tx, initiative.session_id).await?;
             let caller_id = tx.identity().user_id();
             let is_seer = seats.iter().any(|seat| Some(seat.seer_id) == caller_id);

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Dice;
-use crate::{Caller, Error, operation::operation};
+use crate::{Error, Executor, operation::operation};
 
 /// The rolls to list or count. Those of archived sessions are not included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -84,7 +84,7 @@ const SELECT_STATISTICS_WHERE: &str = "SELECT
 /// Returns one row for all rolls together, and one for each kind.
 const GROUP_BY_KIND: &str = " GROUP BY GROUPING SETS ((), (roll_type)) ORDER BY roll_type";
 
-impl<C: Caller> Dice<'_, C> {
+impl<C: Executor> Dice<'_, C> {
     /// Returns the numbers of rolls, successes and critical results, and the mean modified total (the total plus the
     /// flat modifiers), overall and for each kind of roll.
     ///
@@ -99,7 +99,7 @@ impl<C: Caller> Dice<'_, C> {
             RollScope::Session(id) => ("session_id = $1", id),
             RollScope::Character(id) => ("character_id = $1", id),
         };
-        operation!(self.caller, reads "dice.statistics", scope = id, |tx| {
+        operation!(self.executor, reads "dice.statistics", scope = id, |tx| {
             let sql = format!("{SELECT_STATISTICS_WHERE}{condition}{GROUP_BY_KIND}");
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [id.into()]);
             let mut statistics = RollStatistics::default();

@@ -116,7 +116,7 @@ pub(super) fn check_constraint_error(table: &str, constraint: &str) -> Option<Er
         "valid_step" => ("current_step", "must be a step of the tutorial"),
         "users_games_played_check" => ("games_played", "must not be negative"),
         "users_games_run_check" => ("games_run", "must not be negative"),
-        "parsable_document" => (
+        "client_parsable_document" => (
             "document",
             "must be within its size limit, be at most 100 levels deep, and have no number beyond 1e308 or closer to 0 \
                 than 1e-308",

@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(details("session_full"), json!({}));
     }
 
-    /// A message about an input says what the input must be. Any other message says who may do what was refused, or
+    /// A message about an input says what the input must be. Any other message says who is allowed to do it, or
     /// what to do about the refusal. The messages of three errors only say what happened: an illegal transition, and
     /// two mistakes of the calling program.
     #[test]

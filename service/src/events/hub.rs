@@ -15,14 +15,13 @@ use std::{
     time::Instant,
 };
 
-use entity::session_events::Model as Event;
 use rls::LogPosition;
 use tokio::sync::{Notify, Semaphore, watch};
 use uuid::Uuid;
 
 pub(crate) use registration::{RecentPage, Registration, SubscriberHandle};
 
-use super::recent::RecentEvents;
+use super::recent::{RecentEvents, SessionUpdate};
 use crate::Error;
 
 /// Identifies the history of events (see `super::choose_history_id`). It changes when a server is promoted or the
@@ -135,20 +134,6 @@ pub(crate) struct WatchedSessions {
     pub(crate) last_subscriber_id: u64,
 }
 
-/// The new events that a poll found in a session, at most fifty. If their payloads together are too large, `events` has
-/// only the first few of them, or none, but `newest_seq` is still that of the last event found.
-#[derive(Debug)]
-pub(crate) struct SessionUpdate {
-    pub(crate) session_id: Uuid,
-    /// The newest `seq` known before the poll.
-    pub(crate) after_seq: i64,
-    /// The newest `seq` that the poll found.
-    pub(crate) newest_seq: i64,
-    /// Whether it is certain that no visible event of the session had a higher `seq`.
-    pub(crate) reached_end: bool,
-    pub(crate) events: Vec<Event>,
-}
-
 /// The result of a check whether subscribers may still read the events of their sessions.
 #[derive(Debug, Default)]
 pub(crate) struct AccessCheck {
@@ -168,58 +153,6 @@ pub(crate) struct Refusal {
 }
 
 impl Hub {
-    /// Adds a subscriber, and starts the poller if it is not running. `start_poller` spawns the task of the poller.
-    /// `log_position` is the position up to which the subscriber has read or written.
-    pub(crate) fn register(
-        self: &Arc<Self>,
-        start_poller: impl FnOnce(PollerGuard),
-        snapshot: &SessionSnapshot,
-        account_id: Option<Uuid>,
-        log_position: Option<LogPosition>,
-    ) -> Result<Registration, Error> {
-        let mut state = self.lock();
-        if state.is_closed {
-            return Err(Error::PoolClosed);
-        }
-        state.required_log_position = state.required_log_position.max(log_position);
-        state.latest_log_position = state.latest_log_position.max(log_position);
-        state.last_subscriber_id += 1;
-        let id = state.last_subscriber_id;
-        if state.sessions.is_empty() {
-            state.history_id = Some(snapshot.history_id.clone());
-        } else if state.history_id.as_ref() != Some(&snapshot.history_id) {
-            // One of the two histories is outdated. The next poll finds out which one.
-            state.history_id = None;
-        }
-        let (history_id, latest_log_position) = (state.history_id.clone(), state.latest_log_position);
-        let session = state.sessions.entry(snapshot.session_id).or_default();
-        let is_new_session = session.subscribers.is_empty();
-        if is_new_session {
-            session.newest_seq = snapshot.newest_seq;
-            session.recent = RecentEvents::starting_after(snapshot.newest_seq);
-        }
-        let (sender, receiver) = watch::channel(Notification {
-            newest_seq: session.newest_seq,
-            history_id,
-            log_position: latest_log_position,
-            end_error: None,
-        });
-        session.subscribers.insert(id, Subscriber { account_id, notifications: sender });
-        state.has_newly_watched_session |= is_new_session;
-        let handle = SubscriberHandle { hub: self.clone(), session_id: snapshot.session_id, id };
-        let registration = Registration { handle, notifications: receiver };
-        if state.poller_id.is_none() {
-            state.poller_id = Some(id);
-            // The lock must be released first: a runtime that is shutting down drops the poller's task as soon as it is
-            // spawned, and with the task the guard, whose `drop` locks the state.
-            drop(state);
-            start_poller(PollerGuard { hub: self.clone(), poller_id: id });
-        } else if is_new_session {
-            self.poller_wake.notify_one();
-        }
-        Ok(registration)
-    }
-
     /// Ends all subscriptions, and refuses new ones, because the `Sparc` handle is closed.
     pub(crate) fn close(&self) {
         let mut state = self.lock();

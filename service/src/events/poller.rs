@@ -7,14 +7,15 @@ use std::{
 
 use chrono::{DateTime, FixedOffset};
 use entity::session_events::Model as Event;
-use rls::{LogPosition, UnverifiedTransaction, unverified::UnverifiedExt};
+use rls::{LogPosition, UnguardedTransaction, unguarded::UnguardedExt};
 use sea_orm::{DbBackend, Statement, sqlx::postgres::PgRow};
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
     DATABASE_OID_SQL, choose_history_id, event_access_error,
-    hub::{AccessCheck, HistoryId, Hub, PollerGuard, Refusal, SessionUpdate, WatchedSessions},
+    hub::{AccessCheck, HistoryId, Hub, PollerGuard, Refusal, WatchedSessions},
+    recent::SessionUpdate,
 };
 use crate::{Error, IdentityConnection, binds::Binds, error::explain_bind_mismatch, rows};
 
@@ -64,7 +65,7 @@ pub(super) async fn run(guard: PollerGuard, service_connection: IdentityConnecti
         let checks_all_subscribers = access_checked_at.elapsed() >= ACCESS_CHECK_INTERVAL;
         let connection = service_connection.clone().with_min_position(watched.required_log_position);
         let poll = async {
-            let tx = UnverifiedExt::begin_read(&connection, Some(POLL_TIMEOUT)).await?;
+            let tx = UnguardedExt::begin_read(&connection, Some(POLL_TIMEOUT)).await?;
             let outcome = Poll { hub, tx: &tx, checks_all_subscribers }.run(&mut sequence, watched).await?;
             // The commit reports the server's log position. Later reads use only a server that has replayed the log up
             // to this position.
@@ -212,7 +213,7 @@ impl PollOutcome {
 /// One poll, in a read-only transaction of the service.
 struct Poll<'a> {
     hub: &'a Hub,
-    tx: &'a UnverifiedTransaction,
+    tx: &'a UnguardedTransaction,
     /// Whether to check the access of all subscribers, or only of those in sessions that have new events.
     checks_all_subscribers: bool,
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use entity::session_events::Model as Event;
-use rls::{supabase, unverified::UnverifiedExt};
+use rls::{supabase, unguarded::UnguardedExt};
 use sea_orm::{DbErr, RuntimeErr, sqlx::postgres::PgRow};
 use tracing::Instrument;
 use uuid::Uuid;

@@ -3,11 +3,24 @@
 use std::{collections::VecDeque, time::Instant};
 
 use entity::session_events::Model as Event;
-
-use super::hub::SessionUpdate;
+use uuid::Uuid;
 
 /// Maximum number of recent events kept per session.
 const MAX_RECENT_EVENTS: usize = 50;
+
+/// The new events that a poll found in a session, at most fifty. If their payloads together are too large, `events` has
+/// only the first few of them, or none, but `newest_seq` is still that of the last event found.
+#[derive(Debug)]
+pub(crate) struct SessionUpdate {
+    pub(crate) session_id: Uuid,
+    /// The newest `seq` known before the poll.
+    pub(crate) after_seq: i64,
+    /// The newest `seq` that the poll found.
+    pub(crate) newest_seq: i64,
+    /// Whether it is certain that no visible event of the session had a higher `seq`.
+    pub(crate) reached_end: bool,
+    pub(crate) events: Vec<Event>,
+}
 
 /// The most recent events of a session, without a gap.
 #[derive(Debug, Default)]

@@ -13,7 +13,7 @@ use futures_util::{
     Stream, StreamExt,
     stream::{self, BoxStream, SelectAll},
 };
-use rls::{supabase, unverified::UnverifiedExt};
+use rls::{supabase, unguarded::UnguardedExt};
 use sea_orm::sqlx::postgres::PgRow;
 use uuid::Uuid;
 
@@ -130,7 +130,7 @@ impl Subscriptions {
     ///
     /// The same as those of [`Events::subscribe`].
     pub async fn add(&mut self, session_id: Uuid, after_seq: Option<i64>) -> Result<(), Error> {
-        let subscription = Events { caller: &self.caller }.subscribe(session_id, after_seq).await?;
+        let subscription = Events { executor: &self.caller }.subscribe(session_id, after_seq).await?;
         self.insert(subscription);
         Ok(())
     }
@@ -205,11 +205,11 @@ impl Events<'_, IdentityConnection> {
     /// # }
     /// ```
     pub async fn subscribe(self, session_id: Uuid, after_seq: Option<i64>) -> Result<Subscription, Error> {
-        let mut rows = operation!(self.caller, "events.subscribe", session = session_id, |tx| {
+        let mut rows = operation!(self.executor, "events.subscribe", session = session_id, |tx| {
             read_start_rows(tx, &[(session_id, after_seq)]).await
         })?;
         let row = rows.pop().ok_or(Error::NotFound { what: "session" })?;
-        open_subscription(self.caller, row.into_start_point(after_seq)?)
+        open_subscription(self.executor, row.into_start_point(after_seq)?)
     }
 
     /// Subscribes to many sessions in one stream, for a program that relays events to many clients. `sessions` has
@@ -247,13 +247,13 @@ impl Events<'_, IdentityConnection> {
         let after_seq_by_session: HashMap<Uuid, Option<i64>> = sessions.into_iter().collect();
         let sessions: Vec<_> =
             after_seq_by_session.iter().map(|(session_id, after_seq)| (*session_id, *after_seq)).collect();
-        let rows = operation!(self.caller, "events.subscribe_many", |tx| { read_start_rows(tx, &sessions).await })?;
-        let (caller, events) = (self.caller.clone(), SelectAll::new());
+        let rows = operation!(self.executor, "events.subscribe_many", |tx| { read_start_rows(tx, &sessions).await })?;
+        let (caller, events) = (self.executor.clone(), SelectAll::new());
         let mut subscriptions = Subscriptions { caller, refusals: Vec::new(), events, subscribers: HashMap::new() };
         for row in rows {
             let session_id = row.session_id;
             match row.into_start_point(after_seq_by_session.get(&session_id).copied().flatten()) {
-                Ok(start_point) => subscriptions.insert(open_subscription(self.caller, start_point)?),
+                Ok(start_point) => subscriptions.insert(open_subscription(self.executor, start_point)?),
                 Err(Error::AccountClosed) => return Err(Error::AccountClosed),
                 Err(error) => subscriptions.refusals.push((session_id, error)),
             }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{Sessions, find_session, update_session};
 use crate::{
-    Caller, Error,
+    Error, Executor,
     connection::{OperationTransaction, OperationTransactionExt},
     operation::operation,
 };
@@ -26,7 +26,7 @@ pub enum ExpectedVersion {
     Any,
 }
 
-impl<C: Caller> Sessions<'_, C> {
+impl<C: Executor> Sessions<'_, C> {
     /// Announces that the session starts soon. Idempotent.
     ///
     /// Who may: the Seer and the service. Three round trips. Event `session_status`.
@@ -35,7 +35,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::IllegalTransition`], [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn announce_start(self, id: Uuid) -> Result<sessions::Model, Error> {
-        operation!(self.caller, "sessions.announce_start", session = id, |tx| {
+        operation!(self.executor, "sessions.announce_start", session = id, |tx| {
             set_status(tx, id, SessionStatus::StartingSoon).await
         })
     }
@@ -48,7 +48,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::IllegalTransition`], [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn withdraw_announcement(self, id: Uuid) -> Result<sessions::Model, Error> {
-        operation!(self.caller, "sessions.withdraw_announcement", session = id, |tx| {
+        operation!(self.executor, "sessions.withdraw_announcement", session = id, |tx| {
             set_status(tx, id, SessionStatus::Waiting).await
         })
     }
@@ -62,7 +62,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::SessionHasNoPlayer`], [`Error::IllegalTransition`], [`Error::NotSessionSeer`], [`Error::NotFound`],
     /// [`Error::NotSignedIn`].
     pub async fn start(self, id: Uuid) -> Result<sessions::Model, Error> {
-        operation!(self.caller, "sessions.start", session = id, |tx| {
+        operation!(self.executor, "sessions.start", session = id, |tx| {
             activate(tx, id, [SessionStatus::Waiting, SessionStatus::StartingSoon]).await
         })
     }
@@ -75,7 +75,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::IllegalTransition`], [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn pause(self, id: Uuid) -> Result<sessions::Model, Error> {
-        operation!(self.caller, "sessions.pause", session = id, |tx| {
+        operation!(self.executor, "sessions.pause", session = id, |tx| {
             set_status(tx, id, SessionStatus::Paused).await
         })
     }
@@ -89,7 +89,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::SessionHasNoPlayer`], [`Error::IllegalTransition`], [`Error::NotSessionSeer`], [`Error::NotFound`],
     /// [`Error::NotSignedIn`].
     pub async fn resume(self, id: Uuid) -> Result<sessions::Model, Error> {
-        operation!(self.caller, "sessions.resume", session = id, |tx| {
+        operation!(self.executor, "sessions.resume", session = id, |tx| {
             activate(tx, id, [SessionStatus::Paused]).await
         })
     }
@@ -103,7 +103,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::IllegalTransition`], [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn complete(self, id: Uuid) -> Result<sessions::Model, Error> {
-        operation!(self.caller, "sessions.complete", session = id, |tx| {
+        operation!(self.executor, "sessions.complete", session = id, |tx| {
             set_status(tx, id, SessionStatus::Completed).await
         })
     }
@@ -116,7 +116,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::IllegalTransition`], [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn cancel(self, id: Uuid) -> Result<sessions::Model, Error> {
-        operation!(self.caller, "sessions.cancel", session = id, |tx| {
+        operation!(self.executor, "sessions.cancel", session = id, |tx| {
             set_status(tx, id, SessionStatus::Cancelled).await
         })
     }
@@ -131,7 +131,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::SessionOver`] except for the service, [`Error::InvalidValue`] for more than 200 characters and for text
     /// that contains NUL, [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn set_scene(self, id: Uuid, scene_id: Option<&str>) -> Result<sessions::Model, Error> {
-        operation!(self.caller, "sessions.set_scene", session = id, |tx| {
+        operation!(self.executor, "sessions.set_scene", session = id, |tx| {
             let row =
                 sessions::ActiveModel { current_scene_id: Set(scene_id.map(str::to_owned)), ..Default::default() };
             update_session(tx, id, row).await
@@ -149,7 +149,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::SessionOver`] except for the service, [`Error::InvalidValue`] for more than 200 characters and for text
     /// that contains NUL, [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn set_encounter(self, id: Uuid, encounter_id: Option<&str>) -> Result<sessions::Model, Error> {
-        operation!(self.caller, "sessions.set_encounter", session = id, |tx| {
+        operation!(self.executor, "sessions.set_encounter", session = id, |tx| {
             let row = sessions::ActiveModel {
                 current_encounter_id: Set(encounter_id.map(str::to_owned)),
                 ..Default::default()
@@ -174,7 +174,7 @@ impl<C: Caller> Sessions<'_, C> {
         state: Value,
         expected: ExpectedVersion,
     ) -> Result<sessions::Model, Error> {
-        operation!(self.caller, "sessions.set_game_state", session = id, |tx| {
+        operation!(self.executor, "sessions.set_game_state", session = id, |tx| {
             let row = sessions::ActiveModel { game_state: Set(state.clone()), ..Default::default() };
             let mut update = sessions::Entity::update_many().set(row).filter(sessions::Column::Id.eq(id));
             if let ExpectedVersion::Version(version) = expected {
@@ -197,7 +197,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::SessionOver`], [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`],
     /// [`Error::AccountClosed`].
     pub async fn replace_code(self, id: Uuid) -> Result<sessions::Model, Error> {
-        operation!(self.caller, "sessions.replace_code", session = id, |tx| {
+        operation!(self.executor, "sessions.replace_code", session = id, |tx| {
             // The database function is SECURITY DEFINER, because users may not write the column `code`.
             let sql = "SELECT * FROM private.replace_session_code($1)";
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [id.into()]);

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::Sessions;
 use crate::{
-    Caller, Error,
+    Error, Executor,
     adventures::AdventureContent,
     json::{decode_json_cell, decode_optional_json_cell},
     operation::operation,
@@ -110,7 +110,7 @@ const SELECT_DETAILS: &str = "SELECT session_data, players, adventure_data,
         (SELECT display_name FROM public.users WHERE id = (session_data ->> 'seer_id')::uuid) AS seer_name
     FROM public.get_session_details($1)";
 
-impl<C: Caller> Sessions<'_, C> {
+impl<C: Executor> Sessions<'_, C> {
     /// Returns a session with its participants and its adventure.
     ///
     /// Who may: everyone if it is public; otherwise its participants and the service. Three round trips.
@@ -119,7 +119,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::NotFound`].
     pub async fn details(self, id: Uuid) -> Result<SessionDetails, Error> {
-        operation!(self.caller, reads "sessions.details", session = id, |tx| {
+        operation!(self.executor, reads "sessions.details", session = id, |tx| {
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, SELECT_DETAILS, [id.into()]);
             let rows = tx.fetch_all(statement).await?;
             let row = rows.first().ok_or(Error::NotFound { what: "session" })?;

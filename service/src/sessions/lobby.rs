@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::Sessions;
 use crate::{
-    Caller, Cursor, Error, Page,
+    Cursor, Error, Executor, Page,
     binds::Binds,
     limited_scan::{PageQuery, SCAN_LIMIT},
     operation::operation,
@@ -116,7 +116,7 @@ pub(super) struct SummaryRow {
     estimated_duration: Option<i32>,
 }
 
-impl<C: Caller> Sessions<'_, C> {
+impl<C: Executor> Sessions<'_, C> {
     /// Returns a page of the lobby: at most twenty public sessions that wait for players and have a free seat, the
     /// soonest first. Returns the first page if `after` is `None`, and otherwise the page after that cursor. Sessions
     /// whose scheduled start is more than six hours ago are omitted.
@@ -134,7 +134,7 @@ impl<C: Caller> Sessions<'_, C> {
         let list = ListId::new("sessions.lobby", filter);
         let after = list.decode_cursor::<ListPosition>(after)?;
         let query = page_query(filter, after.as_ref());
-        operation!(self.caller, reads "sessions.lobby", |tx| {
+        operation!(self.executor, reads "sessions.lobby", |tx| {
             let decode = |rows: &[PgRow]| Ok(SummaryRow::decode(rows)?.into_iter().map(SessionSummary::from).collect());
             let position_of = |session: &SessionSummary| ListPosition {
                 start: session.scheduled_start,

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::Sessions;
 use crate::{
-    Caller, Cursor, Error, Page, RollsPageSize, binds::Binds, identity::Identity, operation::operation, page::ListId,
+    Cursor, Error, Executor, Page, RollsPageSize, binds::Binds, identity::Identity, operation::operation, page::ListId,
 };
 
 /// Maximum number of sessions per page.
@@ -90,7 +90,7 @@ const FROM_WHERE_MY_ARCHIVED_SESSIONS: &str = "
   LEFT JOIN public.archived_session_players AS seat ON seat.session_id = session.id AND seat.user_id = $1
   WHERE session.id = ANY ((SELECT private.my_archived_session_ids())::uuid[])";
 
-impl<C: Caller> Sessions<'_, C> {
+impl<C: Executor> Sessions<'_, C> {
     /// Returns a page of at most fifty live sessions that the caller runs or has a seat in, the most recently created
     /// first.
     ///
@@ -100,9 +100,9 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::InvalidCursor`], [`Error::NotSignedIn`].
     pub async fn my_live(self, after: Option<&Cursor>) -> Result<Page<MySession>, Error> {
-        let list = ListId::new("sessions.my_live", &self.caller.identity());
+        let list = ListId::new("sessions.my_live", &self.executor.identity());
         let after = list.decode_cursor::<(DateTime<Utc>, Uuid)>(after)?;
-        operation!(self.caller, reads "sessions.my_live", |tx| {
+        operation!(self.executor, reads "sessions.my_live", |tx| {
             let mut binds = Binds::default();
             // `$1`: the id of the caller.
             binds.bind(tx.user_id()?);
@@ -129,9 +129,9 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::InvalidCursor`], [`Error::NotSignedIn`].
     pub async fn my_past(self, after: Option<&Cursor>) -> Result<Page<MySession>, Error> {
-        let list = ListId::new("sessions.my_past", &self.caller.identity());
+        let list = ListId::new("sessions.my_past", &self.executor.identity());
         let after = list.decode_cursor::<(DateTime<Utc>, Uuid)>(after)?;
-        operation!(self.caller, reads "sessions.my_past", |tx| {
+        operation!(self.executor, reads "sessions.my_past", |tx| {
             let mut binds = Binds::default();
             // `$1`: the id of the caller.
             binds.bind(tx.user_id()?);
@@ -159,7 +159,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::NotFound`].
     pub async fn get_archived(self, id: Uuid) -> Result<ArchivedSession, Error> {
-        operation!(self.caller, reads "sessions.get_archived", session = id, |tx| {
+        operation!(self.executor, reads "sessions.get_archived", session = id, |tx| {
             let session =
                 archived_sessions::Entity::find_by_id(id).one(tx).await?.ok_or(Error::NotFound { what: "session" })?;
             // Visitors have no privilege to read seats.
@@ -194,7 +194,7 @@ impl<C: Caller> Sessions<'_, C> {
         let list = ListId::new("sessions.archived_rolls", &id);
         let after = list.decode_cursor::<(DateTimeWithTimeZone, Uuid)>(after)?;
         let page_size = size.as_usize();
-        operation!(self.caller, reads "sessions.archived_rolls", session = id, |tx| {
+        operation!(self.executor, reads "sessions.archived_rolls", session = id, |tx| {
             let mut query = archived_dice_rolls::Entity::find()
                 .filter(archived_dice_rolls::Column::SessionId.eq(id))
                 .order_by_asc(archived_dice_rolls::Column::CreatedAt)

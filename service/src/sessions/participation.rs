@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Sessions;
-use crate::{Caller, Error, operation::operation, rows};
+use crate::{Error, Executor, operation::operation, rows};
 
 /// The caller's part in a session: [`Sessions::participation`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -51,7 +51,7 @@ const SELECT_PARTICIPATION: &str = "SELECT \
     FROM (SELECT) AS one_row \
     LEFT JOIN public.session_players AS seat ON seat.session_id = $1 AND seat.user_id = $2";
 
-impl<C: Caller> Sessions<'_, C> {
+impl<C: Executor> Sessions<'_, C> {
     /// Returns the caller's part in a session. The result is [`None`](Participation::None) also if the session is
     /// archived or does not exist.
     ///
@@ -61,7 +61,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::NotSignedIn`].
     pub async fn participation(self, id: Uuid) -> Result<Participation, Error> {
-        operation!(self.caller, reads "sessions.participation", session = id, |tx| {
+        operation!(self.executor, reads "sessions.participation", session = id, |tx| {
             let values = [id.into(), tx.user_id()?.into()];
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, SELECT_PARTICIPATION, values);
             let decode =

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{SessionSummary, Sessions, lobby};
 use crate::{
-    Caller, Error, JoinCode,
+    Error, Executor, JoinCode,
     connection::{OperationTransaction, OperationTransactionExt},
     operation::operation,
     rows::{self, ExistenceCheck},
@@ -16,7 +16,7 @@ const JOIN_BY_CODE: &str = "SELECT * FROM private.join_by_code($1, $2)";
 
 const FIND_BY_CODE: &str = "SELECT * FROM private.session_by_code($1)";
 
-impl<C: Caller> Sessions<'_, C> {
+impl<C: Executor> Sessions<'_, C> {
     /// Returns a summary of the session with this code, public or private, so that a user can look at it before
     /// joining. Once the session has started or was cancelled, only its participants (including players who left) and
     /// the service find it by its code.
@@ -27,7 +27,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::UnknownJoinCode`], [`Error::NotSignedIn`].
     pub async fn by_code(self, code: &JoinCode) -> Result<SessionSummary, Error> {
-        operation!(self.caller, reads "sessions.by_code", |tx| {
+        operation!(self.executor, reads "sessions.by_code", |tx| {
             // The database function is SECURITY DEFINER, because knowing the code gives access to the session.
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, FIND_BY_CODE, [code.as_str().into()]);
             let summary_row = rows::fetch_all(tx, statement, lobby::SummaryRow::decode).await?.pop();
@@ -49,7 +49,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::SeatLimitReached`], [`Error::NotFound`] for the character, [`Error::NotSignedIn`],
     /// [`Error::AccountClosed`].
     pub async fn join(self, code: &JoinCode, character_id: Uuid) -> Result<session_players::Model, Error> {
-        operation!(self.caller, "sessions.join", character = character_id, |tx| {
+        operation!(self.executor, "sessions.join", character = character_id, |tx| {
             // Refuses visitors and the service.
             tx.user_id()?;
             // The database function is SECURITY DEFINER, because knowing the code gives access to the session.
@@ -74,7 +74,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::CharacterRetired`], [`Error::PlayerRemoved`], [`Error::SeatLimitReached`], [`Error::NotFound`] for the
     /// character, [`Error::NotSignedIn`], [`Error::AccountClosed`].
     pub async fn join_by_id(self, id: Uuid, character_id: Uuid) -> Result<session_players::Model, Error> {
-        operation!(self.caller, "sessions.join_by_id", session = id, character = character_id, |tx| {
+        operation!(self.executor, "sessions.join_by_id", session = id, character = character_id, |tx| {
             take_seat(tx, id, tx.user_id()?, character_id).await
         })
         .map_err(|error| error.with_rule_if_not_allowed("only users who know its code may join a private session"))
@@ -88,7 +88,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::SessionOver`], [`Error::NotSeated`], [`Error::NotFound`] for the session, [`Error::NotSignedIn`].
     pub async fn leave(self, id: Uuid) -> Result<session_players::Model, Error> {
-        operation!(self.caller, "sessions.leave", session = id, |tx| {
+        operation!(self.executor, "sessions.leave", session = id, |tx| {
             let row = session_players::ActiveModel { is_active: Set(false), ..Default::default() };
             update_own_seat(tx, id, row).await
         })
@@ -106,7 +106,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::SeatLimitReached`], [`Error::NotSeated`], [`Error::NotFound`] for the session or the character,
     /// [`Error::NotSignedIn`], [`Error::AccountClosed`].
     pub async fn rejoin(self, id: Uuid, character_id: Uuid) -> Result<session_players::Model, Error> {
-        operation!(self.caller, "sessions.rejoin", session = id, character = character_id, |tx| {
+        operation!(self.executor, "sessions.rejoin", session = id, character = character_id, |tx| {
             let row = session_players::ActiveModel {
                 is_active: Set(true),
                 character_id: Set(character_id),
@@ -127,7 +127,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::SessionStarted`], [`Error::SessionOver`], [`Error::CharacterNotYours`], [`Error::CharacterRetired`],
     /// [`Error::NotSeated`], [`Error::NotFound`] for the session or the character, [`Error::NotSignedIn`].
     pub async fn change_character(self, id: Uuid, character_id: Uuid) -> Result<session_players::Model, Error> {
-        operation!(self.caller, "sessions.change_character", session = id, character = character_id, |tx| {
+        operation!(self.executor, "sessions.change_character", session = id, character = character_id, |tx| {
             let row = session_players::ActiveModel { character_id: Set(character_id), ..Default::default() };
             update_own_seat(tx, id, row).await
         })
@@ -156,7 +156,7 @@ impl<C: Caller> Sessions<'_, C> {
         character_id: Uuid,
     ) -> Result<session_players::Model, Error> {
         operation!(
-            self.caller,
+            self.executor,
             "sessions.seat_player",
             session = id,
             player = player_id,
@@ -181,7 +181,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// removed before; [`Error::NotFound`] if there is no such seat or the caller cannot see the session;
     /// [`Error::NotSignedIn`].
     pub async fn remove_player(self, id: Uuid, player_id: Uuid) -> Result<session_players::Model, Error> {
-        operation!(self.caller, "sessions.remove_player", session = id, player = player_id, |tx| {
+        operation!(self.executor, "sessions.remove_player", session = id, player = player_id, |tx| {
             let row = session_players::ActiveModel {
                 is_active: Set(false),
                 // A trigger replaces this time with the database's, or with NULL if the caller is the player, who then
@@ -203,7 +203,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::PlayerRemoved`] if the caller is that player, [`Error::NotSessionSeer`], [`Error::NotFound`] if there
     /// is no such seat or the caller cannot see the session; [`Error::NotSignedIn`].
     pub async fn readmit(self, id: Uuid, player_id: Uuid) -> Result<session_players::Model, Error> {
-        operation!(self.caller, "sessions.readmit", session = id, player = player_id, |tx| {
+        operation!(self.executor, "sessions.readmit", session = id, player = player_id, |tx| {
             let row = session_players::ActiveModel { removed_at: Set(None), ..Default::default() };
             update_seat_as_seer(tx, id, player_id, row).await
         })

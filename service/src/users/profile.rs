@@ -16,7 +16,7 @@ use uuid::Uuid;
 #[sea_orm(entity = "users::Entity")]
 #[non_exhaustive]
 pub struct Profile {
-    /// Id of the account.
+    /// Id of the profile: that of the account, even after the account has been deleted. (`account_id` is NULL then.)
     pub id: Uuid,
     /// Display name.
     pub display_name: String,
@@ -26,8 +26,8 @@ pub struct Profile {
     pub bio: Option<String>,
     /// Whether the account has the verification badge.
     pub is_verified: bool,
-    /// Number of completed sessions in which the user had a seat. A session in which only the Seer had a seat does not
-    /// count.
+    /// Number of completed sessions in which the user had a seat. (A Seer may take a seat in their own session. A
+    /// session in which nobody else had a seat does not count.)
     pub games_played: i32,
     /// Number of completed sessions that the user ran. A session without a player besides the Seer does not count.
     pub games_run: i32,

@@ -4,7 +4,7 @@ use sea_orm::{DbBackend, FromQueryResult, Statement};
 use serde::{Deserialize, Serialize};
 
 use super::Users;
-use crate::{Caller, Error, operation::operation};
+use crate::{Error, Executor, operation::operation};
 
 /// Statistics of a user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromQueryResult, Serialize, Deserialize)]
@@ -57,7 +57,7 @@ const SELECT_STATISTICS: &str = "SELECT
     ) AS own_adventures
   WHERE profile.id = $1";
 
-impl<C: Caller> Users<'_, C> {
+impl<C: Executor> Users<'_, C> {
     /// Returns the caller's statistics.
     ///
     /// Who may: a user. Three round trips.
@@ -66,7 +66,7 @@ impl<C: Caller> Users<'_, C> {
     ///
     /// [`Error::NotSignedIn`].
     pub async fn my_statistics(self) -> Result<UserStatistics, Error> {
-        operation!(self.caller, reads "users.my_statistics", |tx| {
+        operation!(self.executor, reads "users.my_statistics", |tx| {
             let statement =
                 Statement::from_sql_and_values(DbBackend::Postgres, SELECT_STATISTICS, [tx.user_id()?.into()]);
             // The transaction began with a check that the account exists. So the profile is missing only if the account

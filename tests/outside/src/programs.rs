@@ -15,7 +15,7 @@ use sparc::service::{
     users::{Badge, ProfileChanges},
 };
 
-use crate::{StartedGame, sign_up};
+use crate::started_game::{StartedGame, sign_up};
 
 pub async fn run_all(game: &StartedGame) -> Result<(), Error> {
     gateway(game).await?;

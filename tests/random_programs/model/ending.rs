@@ -2,9 +2,10 @@
 
 use sparc::service::{Error, Transaction};
 
-use super::{Health, OpenTransaction, Task, outcome_code, poll_then_drop};
+use super::task::{Health, OpenTransaction, Task, outcome_code};
+use crate::random_programs::poll_then_drop;
 
-/// Describes, for the log, whether the next call is to be dropped and after how many polls.
+/// Describes, for the log, whether the next call is to be dropped, and how often it is polled after the first poll.
 fn describe_drop(extra_polls: Option<u32>) -> String {
     match extra_polls {
         Some(count) => format!("to be dropped if pending after {count} extra polls"),
@@ -13,8 +14,8 @@ fn describe_drop(extra_polls: Option<u32>) -> String {
 }
 
 impl Task {
-    /// Removes a transaction from `held_transactions`, and the transaction and those nested in it from
-    /// `open_transactions`. Returns the transaction with its entry in `open_transactions`.
+    /// Removes a transaction from `held_transactions` and from `open_transactions`, and removes those nested in it from
+    /// `open_transactions` too. Returns the transaction with its entry in `open_transactions`.
     fn remove(&mut self, index: usize) -> (Transaction, Option<OpenTransaction>) {
         let position = self.open_transaction_position(index);
         let removed = position.and_then(|at| self.open_transactions.drain(at..).next());

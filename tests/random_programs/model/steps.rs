@@ -5,10 +5,10 @@ use sea_orm::{ConnectionTrait, DbErr, StreamTrait, TransactionTrait};
 use sparc::service::{Error, Operations};
 
 use super::{
-    Health, HeldTransaction, Keys, OpenTransaction, Task,
     notes::{InsertMethod, assert_caller, insert, raw_statement},
-    outcome_code, poll_then_drop,
+    task::{Health, HeldTransaction, Keys, OpenTransaction, Task, outcome_code},
 };
+use crate::random_programs::poll_then_drop;
 
 impl Task {
     pub(super) async fn begin(&mut self) {

@@ -1,4 +1,4 @@
-//! A subscriber's registration in the hub.
+//! A subscriber's registration in the hub: how it begins and ends, and what the subscriber gets through it.
 
 use std::{sync::Arc, time::Instant};
 
@@ -7,8 +7,8 @@ use rls::LogPosition;
 use tokio::sync::{Semaphore, watch};
 use uuid::Uuid;
 
-use super::{HistoryId, Hub, Notification};
-use crate::Error;
+use super::{HistoryId, Hub, Notification, PollerGuard, SessionSnapshot, Subscriber};
+use crate::{Error, events::recent::RecentEvents};
 
 /// A subscriber's registration, which ends when it is dropped.
 #[derive(Debug)]
@@ -33,6 +33,60 @@ pub(crate) struct SubscriberHandle {
     pub(super) hub: Arc<Hub>,
     pub(super) session_id: Uuid,
     pub(super) id: u64,
+}
+
+impl Hub {
+    /// Adds a subscriber, and starts the poller if it is not running. `start_poller` spawns the task of the poller.
+    /// `log_position` is the position up to which the subscriber has read or written.
+    pub(crate) fn register(
+        self: &Arc<Self>,
+        start_poller: impl FnOnce(PollerGuard),
+        snapshot: &SessionSnapshot,
+        account_id: Option<Uuid>,
+        log_position: Option<LogPosition>,
+    ) -> Result<Registration, Error> {
+        let mut state = self.lock();
+        if state.is_closed {
+            return Err(Error::PoolClosed);
+        }
+        state.required_log_position = state.required_log_position.max(log_position);
+        state.latest_log_position = state.latest_log_position.max(log_position);
+        state.last_subscriber_id += 1;
+        let id = state.last_subscriber_id;
+        if state.sessions.is_empty() {
+            state.history_id = Some(snapshot.history_id.clone());
+        } else if state.history_id.as_ref() != Some(&snapshot.history_id) {
+            // One of the two histories is outdated. The next poll finds out which one.
+            state.history_id = None;
+        }
+        let (history_id, latest_log_position) = (state.history_id.clone(), state.latest_log_position);
+        let session = state.sessions.entry(snapshot.session_id).or_default();
+        let is_new_session = session.subscribers.is_empty();
+        if is_new_session {
+            session.newest_seq = snapshot.newest_seq;
+            session.recent = RecentEvents::starting_after(snapshot.newest_seq);
+        }
+        let (sender, receiver) = watch::channel(Notification {
+            newest_seq: session.newest_seq,
+            history_id,
+            log_position: latest_log_position,
+            end_error: None,
+        });
+        session.subscribers.insert(id, Subscriber { account_id, notifications: sender });
+        state.has_newly_watched_session |= is_new_session;
+        let handle = SubscriberHandle { hub: self.clone(), session_id: snapshot.session_id, id };
+        let registration = Registration { handle, notifications: receiver };
+        if state.poller_id.is_none() {
+            state.poller_id = Some(id);
+            // The lock must be released first: a runtime that is shutting down drops the poller's task as soon as it is
+            // spawned, and with the task the guard, whose `drop` locks the state.
+            drop(state);
+            start_poller(PollerGuard { hub: self.clone(), poller_id: id });
+        } else if is_new_session {
+            self.poller_wake.notify_one();
+        }
+        Ok(registration)
+    }
 }
 
 impl Registration {

@@ -8,7 +8,7 @@ use std::{
 use rls::LogPosition;
 use uuid::Uuid;
 
-use super::{AccessCheck, Hub, PollerGuard, RecentPage, Registration, SessionSnapshot, SessionUpdate};
+use super::{super::recent::SessionUpdate, AccessCheck, Hub, PollerGuard, RecentPage, Registration, SessionSnapshot};
 use crate::{Error, events::new_test_event};
 
 const HISTORY: &str = "a history";

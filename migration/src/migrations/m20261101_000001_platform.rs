@@ -16,25 +16,25 @@ impl MigrationTrait for Migration {
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        execute_all(manager.get_connection(), &[include_str!("../sql/platform/down.sql").to_owned()]).await
+        execute_all(manager.get_connection(), &[include_str!("../../sql/platform/down.sql").to_owned()]).await
     }
 }
 
 /// Returns the SQL that creates the API's roles, the schemas `auth` (as a stand-in for Supabase's), `extensions` and
 /// `private`, two optional extensions, and the table `private.sparc_record`, each unless it exists. The SQL also sets
 /// the privileges on what it creates, and those on schema `private` even if that schema existed before.
-pub(crate) fn up_sql() -> Vec<String> {
+pub(super) fn up_sql() -> Vec<String> {
     let stand_in_sql = format!(
         "CREATE SCHEMA auth;
 COMMENT ON SCHEMA auth IS 'made by sparc: stand-in for the platform';
 {};
 {}",
         auth_users_table().to_string(PostgresQueryBuilder),
-        include_str!("../sql/platform/auth.sql").trim_end()
+        include_str!("../../sql/platform/auth.sql").trim_end()
     );
     let mut sql = vec![
-        include_str!("../sql/platform/up.sql").to_owned(),
-        include_str!("../sql/platform/record.sql").to_owned(),
+        include_str!("../../sql/platform/up.sql").to_owned(),
+        include_str!("../../sql/platform/record.sql").to_owned(),
         // The stand-in is one string, which is executed only if schema `auth` does not exist.
         format!(
             "DO $do$

@@ -1,8 +1,14 @@
-//! Implements SeaORM's `TransactionTrait`: `begin`, and the methods that run a closure in a transaction.
+//! Implements SeaORM's [`TransactionTrait`] for [`IdentityConnection`] and [`Transaction`]: `begin`, and the methods
+//! that run a closure in a transaction.
 
-use sea_orm::TransactionError;
+use std::pin::Pin;
 
-use crate::Transaction;
+use async_trait::async_trait;
+use sea_orm::{
+    AccessMode, DbErr, IsolationLevel, TransactionError, TransactionOptions, TransactionSession, TransactionTrait,
+};
+
+use crate::{IdentityConnection, Transaction};
 
 /// Commits the transaction in which a closure has run, or rolls it back if the closure has returned an error.
 pub(crate) async fn commit_or_rollback<T, E>(
@@ -14,20 +20,20 @@ where
 {
     match outcome {
         Ok(value) => {
-            transaction.commit().await?;
+            TransactionSession::commit(transaction).await?;
             Ok(value)
         }
         Err(error) => {
             // The closure's error is returned, not that of the rollback. A rollback that fails needs no further action:
             // the connection is closed, a statement has already ended the transaction, or the outer transaction can
             // only be rolled back.
-            let _ = transaction.rollback().await;
+            let _ = TransactionSession::rollback(transaction).await;
             Err(TransactionError::Transaction(error))
         }
     }
 }
 
-/// Implements `TransactionTrait` for a connection or a transaction. `$begin` is its method that begins a transaction.
+/// Implements [`TransactionTrait`] for a connection or a transaction. `$begin` is its method that begins a transaction.
 macro_rules! impl_transaction_trait {
     ($target:ty, $begin:ident) => {
         #[async_trait]
@@ -72,10 +78,11 @@ macro_rules! impl_transaction_trait {
             {
                 let transaction = self.begin_with_config(isolation_level, access_mode).await?;
                 let outcome = callback(&transaction).await;
-                crate::transaction::commit_or_rollback(transaction, outcome).await
+                commit_or_rollback(transaction, outcome).await
             }
         }
     };
 }
 
-pub(crate) use impl_transaction_trait;
+impl_transaction_trait!(IdentityConnection, begin_transaction);
+impl_transaction_trait!(Transaction, begin_nested);

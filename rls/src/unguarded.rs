@@ -8,10 +8,10 @@ use std::{any::Any, sync::Arc, time::Duration};
 
 use sea_orm::{DbErr, TransactionOptions};
 
-use crate::{Identity, IdentityConnection, LogPosition, Transaction, UnverifiedTransaction};
+use crate::{Identity, IdentityConnection, LogPosition, Transaction, UnguardedTransaction};
 
 /// Transactions without verification, and what else a library needs for its own statements.
-pub trait UnverifiedExt {
+pub trait UnguardedExt {
     /// Returns the identity.
     fn identity(&self) -> &Identity;
 
@@ -25,20 +25,20 @@ pub trait UnverifiedExt {
     /// Begins a transaction in which the identity is not verified after each statement. The deadline applies to each
     /// statement, as in [`with_deadline`](IdentityConnection::with_deadline). It replaces the connection's own
     /// deadline; with `None`, there is no deadline.
-    fn begin_unverified(
+    fn begin_unguarded(
         &self,
         options: TransactionOptions,
         deadline: Option<Duration>,
-    ) -> impl Future<Output = Result<UnverifiedTransaction, DbErr>> + Send;
+    ) -> impl Future<Output = Result<UnguardedTransaction, DbErr>> + Send;
 
     /// Begins a `READ ONLY` transaction, on a replica that is fresh enough for the identity, or else on the primary.
-    /// The deadline applies as in [`begin_unverified`](Self::begin_unverified). Without replicas, the transaction's
+    /// The deadline applies as in [`begin_unguarded`](Self::begin_unguarded). Without replicas, the transaction's
     /// commit and rollback normally return before the server has answered, but not if the transaction is `SERIALIZABLE`
     /// by the database's default.
     fn begin_read(
         &self,
         deadline: Option<Duration>,
-    ) -> impl Future<Output = Result<UnverifiedTransaction, DbErr>> + Send;
+    ) -> impl Future<Output = Result<UnguardedTransaction, DbErr>> + Send;
 
     /// Returns the log position of what the identity wrote or read through this connection's
     /// [`Database`](crate::Database) and its clones, including what was
@@ -55,7 +55,7 @@ pub trait UnverifiedExt {
     fn execute_as_login(&self, sql: String) -> impl Future<Output = Result<(), DbErr>> + Send;
 }
 
-impl UnverifiedExt for IdentityConnection {
+impl UnguardedExt for IdentityConnection {
     fn identity(&self) -> &Identity {
         Self::identity(self)
     }
@@ -68,15 +68,15 @@ impl UnverifiedExt for IdentityConnection {
         self.database().context.clone()?.downcast().ok()
     }
 
-    async fn begin_unverified(
+    async fn begin_unguarded(
         &self,
         options: TransactionOptions,
         deadline: Option<Duration>,
-    ) -> Result<UnverifiedTransaction, DbErr> {
-        Self::begin_unverified(self, options, deadline).await
+    ) -> Result<UnguardedTransaction, DbErr> {
+        Self::begin_unguarded(self, options, deadline).await
     }
 
-    async fn begin_read(&self, deadline: Option<Duration>) -> Result<UnverifiedTransaction, DbErr> {
+    async fn begin_read(&self, deadline: Option<Duration>) -> Result<UnguardedTransaction, DbErr> {
         Self::begin_read(self, deadline).await
     }
 
@@ -99,13 +99,13 @@ impl UnverifiedExt for IdentityConnection {
 }
 
 /// Lets a library run its own statements in a caller's transaction, without verifying the identity after them.
-pub trait AsUnverified {
+pub trait AsUnguarded {
     /// Returns the same transaction, in the form in which the identity is not verified after a statement.
-    fn unverified(&self) -> &UnverifiedTransaction;
+    fn unguarded(&self) -> &UnguardedTransaction;
 }
 
-impl AsUnverified for Transaction {
-    fn unverified(&self) -> &UnverifiedTransaction {
-        self.unverified_transaction()
+impl AsUnguarded for Transaction {
+    fn unguarded(&self) -> &UnguardedTransaction {
+        self.unguarded_transaction()
     }
 }

@@ -20,7 +20,7 @@ impl MigrationTrait for Migration {
 
 /// Returns the SQL that creates the types, tables and indexes, and the functions that check constraints call. It also
 /// enables row-level security on the tables, and adds four of them to the publication `supabase_realtime`.
-pub(crate) fn up_sql() -> Vec<String> {
+pub(super) fn up_sql() -> Vec<String> {
     let mut sql = vec![
         tables::CHECK_FUNCTIONS.to_owned(),
         repeatable::revoke_on_created_sql(&statements::parse(tables::CHECK_FUNCTIONS)),
@@ -45,7 +45,7 @@ pub(crate) fn up_sql() -> Vec<String> {
 /// added to the publication, and drops the tables and types. The functions, triggers, policies and views have already
 /// been dropped.
 fn down_sql() -> Vec<String> {
-    let mut sql = vec![repeatable::unschedule_jobs_sql(), include_str!("../sql/publication/down.sql").to_owned()];
+    let mut sql = vec![repeatable::unschedule_jobs_sql(), include_str!("../../sql/publication/down.sql").to_owned()];
     sql.push("DROP TABLE IF EXISTS private.request_digests CASCADE".to_owned());
     sql.push("DROP TABLE IF EXISTS private.account_gates CASCADE".to_owned());
     sql.extend(tables::drop_sql());
