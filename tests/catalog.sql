@@ -1,8 +1,9 @@
 -- Lists the objects of a database: schemas, relations, columns, constraints, indexes, functions, triggers, rules,
 -- policies, types, extensions and publications. The query returns one row per object or column, one for the owner of
--- each object, and one per comment, and tests compare databases by these rows. The row of an object has its
--- definition. For a schema, relation, column or function, it also has the privileges, and for a schema or an extension
--- the comment. The privileges are sorted, because PostgreSQL keeps them in the order in which they were granted.
+-- each object, and one per comment, and tests compare databases by these rows. The row of an object has its definition.
+-- For a schema, relation, column or function, it also has the privileges; and for a schema or an extension, which
+-- `initdb` may have created, the comment. The privileges are sorted, because PostgreSQL keeps them in the order in
+-- which they were granted.
 WITH user_schemas AS (
   SELECT oid, nspname
   FROM pg_namespace
@@ -73,13 +74,13 @@ FROM (
   FROM pg_rewrite
   WHERE ev_class IN (SELECT oid FROM pg_class WHERE relnamespace IN (SELECT oid FROM user_schemas))
   UNION ALL
-  -- `pg_shdepend` has no rows for objects of the superuser that `initdb` created, and none for objects that belong to
-  -- the owner of their table, such as indexes and triggers.
+  -- `pg_shdepend` has no rows for objects that the bootstrap superuser (the one that `initdb` created) owns, and none
+  -- for objects that belong to the owner of their table, such as indexes and triggers.
   SELECT 'owner of ' || pg_describe_object(classid, objid, objsubid) || ' ' || refobjid::regrole
   FROM pg_shdepend
   WHERE deptype = 'o' AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
   UNION ALL
-  -- The objects that `initdb` created have lower ids.
+  -- Objects with ids below 16384 were created by `initdb`.
   SELECT 'comment on ' || pg_describe_object(classoid, objoid, objsubid) || ' ' || description
   FROM pg_description
   WHERE objoid >= 16384

@@ -1,5 +1,5 @@
 #![doc = include_str!("../README.md")]
-// Tables and columns are documented with their comments in the database; relations and enums are not documented.
+// The documentation of tables and columns comes from their comments in the database. Relations and enums have none.
 #![allow(missing_docs)]
 
 mod tables;

@@ -1,5 +1,5 @@
-//! Tokens: issues and verifies them as Supabase Auth does. (Supabase is a hosting platform for PostgreSQL; Supabase Auth
-//! is its service for sign-up and sign-in.)
+//! Tokens: issues and verifies them as Supabase Auth does. (Supabase is a hosting platform for PostgreSQL; Supabase
+//! Auth is its service for sign-up and sign-in.)
 
 use jsonwebtoken::{
     Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode,

@@ -200,8 +200,8 @@ impl TaskContext {
         self.end(frame_id).await;
     }
 
-    /// Commits or rolls back the frame, or drops its handle. These tests have no handles. They call `abandon` where a
-    /// handle would be dropped: without a commit or rollback, or after one that was cancelled.
+    /// Commits or rolls back the frame, or abandons it. In an application, dropping the frame's handle calls `abandon`.
+    /// These tests have no handles, so they call it themselves, also after a commit or rollback.
     async fn end(&self, frame_id: u64) {
         let outcome = match random_below(8) {
             0 => {
@@ -248,7 +248,7 @@ async fn run_program_and_check_rules(deadline: Option<Duration>, may_lose_connec
     server.state().may_lose_connection = may_lose_connection;
     let begin = TransactionState::begin(server.connect(), PreparedStatementMode::Cached, &request, None);
     let begun = if random_below(8) == 0 { poll_and_drop(begin).await } else { Some(begin.await) };
-    let Some(Ok((state, _))) = begun else { return wait_for_release_and_check_rules(&server).await };
+    let Some(Ok((state, _))) = begun else { return wait_for_release_and_check_server_rules(&server).await };
     let context = TaskContext { shared: SharedTransaction::new(state), log: Arc::default() };
     context.log().frames.insert(OUTERMOST_FRAME_ID, LoggedFrame { outer_id: None, outcome: Outcome::NotDone });
     let tasks: Vec<_> = (0..2 + random_below(2))
@@ -274,7 +274,7 @@ async fn run_program_and_check_rules(deadline: Option<Duration>, may_lose_connec
     }
     let log = context.log.clone();
     drop(context);
-    wait_for_release_and_check_rules(&server).await;
+    wait_for_release_and_check_server_rules(&server).await;
     let state = server.state();
     let log = log.lock().unwrap_or_else(PoisonError::into_inner);
     for (row_number, row) in log.rows.iter().enumerate() {
@@ -295,8 +295,9 @@ async fn run_program_and_check_rules(deadline: Option<Duration>, may_lose_connec
     }
 }
 
-/// Waits until the connection has been returned or discarded, and checks that no rule was broken.
-async fn wait_for_release_and_check_rules(server: &Server) {
+/// Waits until the connection has been returned or discarded, and checks that the model server has seen no rule broken.
+/// (The rules about saved rows are checked by the caller.)
+async fn wait_for_release_and_check_server_rules(server: &Server) {
     while server.state().unreleased_connection_count > 0 {
         yield_now().await;
     }

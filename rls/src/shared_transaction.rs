@@ -121,7 +121,7 @@ impl<C: Connection> SharedTransaction<C> {
     /// Returns the current replication status of the server.
     pub(crate) async fn replication_status(&self) -> Result<Option<ReplicationStatus>, DbErr> {
         let mut state = self.lock().await;
-        let response = state.run_own_sql(format!("SELECT {REPLICATION_STATUS_SQL}"), Pending::Discardable).await?;
+        let response = state.run_own_sql(format!("SELECT {REPLICATION_STATUS_SQL}"), Pending::DroppableCall).await?;
         Ok(response.last_row.as_ref().and_then(|row| ReplicationStatus::read(row, 0)))
     }
 
@@ -138,9 +138,9 @@ impl<C: Connection> SharedTransaction<C> {
         state.settle(&self.unlocked_state).await?;
         state.check_usable(frame_id)?;
         if state.frame(frame_id).is_some_and(|frame| frame.needs_verification) {
-            // `Pending::Discardable`, because the frame need not fail if the call is dropped here: no statement of the
-            // caller has been sent.
-            state.verify(frame_id, Pending::Discardable).await?;
+            // `Pending::DroppableCall`, because the frame need not fail if the call is dropped here: no statement of
+            // the caller has been sent.
+            state.verify(frame_id, Pending::DroppableCall).await?;
         }
         state.pending = Some(Pending::Call(frame_id));
         Ok(Call { state, frame_id })

@@ -1,7 +1,7 @@
 //! A transaction's connection and state: the stack of frames (the transaction and its savepoints) and the request in
 //! progress. [`SharedTransaction`](crate::shared_transaction::SharedTransaction) gives one call at a time exclusive
-//! access to the connection and the state. `begin.rs`, `verification.rs`, `ending.rs`, `savepoints.rs` and
-//! `settling.rs` add the steps of a transaction; each of them uses only the steps before it.
+//! access to the connection and the state. The steps of a transaction are in `begin.rs`, `verification.rs`,
+//! `ending.rs`, `savepoints.rs` and `settling.rs`; each of these files uses only those named before it.
 
 mod begin;
 mod ending;
@@ -130,7 +130,7 @@ impl<C: Connection> TransactionState<C> {
                 self.mark_failed(frame_id, Failure::CallFailed);
             } else {
                 // The driver failed before it had read the whole response, the rest of which may still arrive.
-                self.pending = Some(Pending::Discardable);
+                self.pending = Some(Pending::DroppableCall);
             }
         }
         outcome
@@ -204,9 +204,9 @@ impl<C: Connection> TransactionState<C> {
     /// Records that a statement of the caller ended the transaction.
     pub(crate) fn record_end_by_statement(&mut self) -> Error {
         self.end_reason = Some(EndReason::EndedByStatement);
-        // Later errors need not say that the outcome of a COMMIT is unknown: the server has answered, and the
-        // transaction has ended. But the answer does not say whether the statement committed what was written before it
-        // (as a COMMIT does, and a ROLLBACK does not), and at which log position.
+        // The server has answered, so the transaction has certainly ended, and later errors say so instead of
+        // `commit_unknown`. But the answer does not say whether the statement committed what was written before it (as
+        // a COMMIT does, and a ROLLBACK does not), and at which log position.
         self.set_has_unknown_raw_commit(false);
         self.record_commit_without_position();
         Error::TransactionEndedByStatement

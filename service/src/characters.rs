@@ -114,7 +114,7 @@ impl<C: Executor> Characters<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::CharacterLimitReached`] with ten living characters, [`Error::CharacterNameTaken`],
+    /// [`Error::CharacterLimitReached`] with ten characters that are not retired, [`Error::CharacterNameTaken`],
     /// [`Error::IdConflict`], [`Error::InvalidValue`] for the name, the equipment or the special ability,
     /// [`Error::NotSignedIn`], [`Error::AccountClosed`].
     pub async fn create(self, character: NewCharacter) -> Result<characters::Model, Error> {
@@ -291,8 +291,8 @@ impl<C: Executor> Characters<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::CharacterLimitReached`] with ten living characters, [`Error::NotFound`], [`Error::NotSignedIn`],
-    /// [`Error::AccountClosed`].
+    /// [`Error::CharacterLimitReached`] with ten characters that are not retired, [`Error::NotFound`],
+    /// [`Error::NotSignedIn`], [`Error::AccountClosed`].
     pub async fn unretire(self, id: Uuid) -> Result<characters::Model, Error> {
         operation!(self.executor, "characters.unretire", character = id, |tx| { set_retired_at(tx, id, "NULL").await })
     }
@@ -303,8 +303,8 @@ impl<C: Executor> Characters<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::StillReferenced`] if it has rolled, or if it is still the character of a seat, held or left (retire it
-    /// instead); [`Error::NotFound`], [`Error::NotSignedIn`].
+    /// [`Error::StillReferenced`] if it has rolled, or is the character of a seat, even one that its player has left
+    /// (retire it instead); [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn delete(self, id: Uuid) -> Result<(), Error> {
         operation!(self.executor, "characters.delete", character = id, |tx| {
             let deleted = characters::Entity::delete_by_id(id).exec(tx).await?;

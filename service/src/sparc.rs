@@ -169,7 +169,7 @@ impl Sparc {
     ///
     /// # Errors
     ///
-    /// [`Error::Database`], from a pool that the application already had.
+    /// [`Error::Database`], if the handle was created with [`from_connection`](Self::from_connection).
     pub async fn close(self) -> Result<(), Error> {
         self.hub.close();
         Ok(self.database.close().await?)

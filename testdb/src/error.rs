@@ -41,7 +41,8 @@ pub enum Error {
     /// The cluster did not start.
     #[error("The PostgreSQL server did not start: {0}")]
     Start(String),
-    /// The server is not a private cluster, or it could not be killed, started, promoted or copied.
+    /// The server is not a private cluster, or the running cluster could not be killed, started again, promoted or
+    /// copied.
     #[error("The PostgreSQL server cannot be controlled: {0}")]
     Control(String),
     /// A program could not be run, a file or a pipe could not be read or written, or no port was free.

@@ -69,7 +69,7 @@ async fn closing_holds_no_other_row_while_it_waits_for_one() {
 }
 
 /// A change of an account's e-mail address waits at most a second for a transaction in which another account gives up
-/// the same address. It waits without limit for a transaction that has locked the account's own profile, for example by
+/// the new address. It waits without limit for a transaction that has locked the account's own profile, for example by
 /// inserting a row that refers to the profile.
 #[tokio::test]
 async fn a_change_of_email_address_waits_as_long_as_the_profile_is_locked() {
@@ -82,7 +82,7 @@ async fn a_change_of_email_address_waits_as_long_as_the_profile_is_locked() {
     let change = format!("UPDATE auth.users SET email = 'moved@example.org' WHERE id = '{}'", user.user_id());
     let change_task = tokio::spawn(async move { execute_and_commit(updating_transaction, &change).await });
     world.owner().wait_until_backends_wait_for_locks(1).await;
-    // This is longer than the second for which the change would wait for the address.
+    // For the address, the change would wait one second at most. This sleep is longer.
     tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
     lock_holder.rollback().await.unwrap();
     assert_eq!(change_task.await.unwrap(), "done");
@@ -142,7 +142,7 @@ async fn a_new_session_of_an_adventure_does_not_delay_deleting_the_account_of_th
     let delete = format!("DELETE FROM auth.users WHERE id = '{}'", creator.user_id());
     assert_eq!(execute_and_commit(deletion_transaction, &delete).await, "done");
     creating_transaction.commit().await.unwrap();
-    // The foreign key of the new session had locked the adventure, so the deletion has kept it.
+    // The deletion keeps adventures that another transaction has locked, as the foreign key of the new session did.
     assert_eq!(query_number(&world, &format!("SELECT count(*) FROM adventures WHERE id = '{adventure}'")).await, 1);
     assert_invariants(&world).await;
 }
@@ -327,7 +327,7 @@ async fn jobs_skip_a_session_with_a_locked_row_without_waiting() {
             execute_in(&job_transaction, "SET LOCAL statement_timeout = '2500ms'").await.unwrap();
             let run_job = format!("CREATE TEMP TABLE job_result AS SELECT private.{job}(100) AS session_count");
             execute_in(&job_transaction, &run_job).await.unwrap();
-            // The DELETE finds the row if the job has processed no session.
+            // This DELETE finds the row of `job_result` if the job has processed no session.
             let matching_rows = execute_in(&job_transaction, "DELETE FROM job_result WHERE session_count = 0").await;
             assert_eq!(matching_rows, Ok(1), "{job}: {locked_rows}");
             job_transaction.rollback().await.unwrap();
@@ -387,7 +387,7 @@ async fn the_deletion_of_an_adventure_holds_no_session_while_it_waits_for_anothe
     assert_eq!(
         execute_in(&lock_holder, &lock_sql(high_id)).await,
         Ok(1),
-        "the deletion must not hold the session with the higher id"
+        "while the deletion waits for one session, it must not hold the other"
     );
     lock_holder.rollback().await.unwrap();
     assert_eq!(deletion_task.await.unwrap(), "done");

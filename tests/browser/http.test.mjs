@@ -32,8 +32,8 @@ test("tokens that are wrongly signed, malformed, expired or not valid yet, or th
   const invalidTokens = {
     "another secret": createToken(id, { key: "x".repeat(32) }),
     "no signature": createToken(id, { alg: "none" }),
-    "the public key as a secret": createToken(id, { key: publicKeyPem(rsaKeyPair) }),
-    "the other public key as a secret": createToken(id, { key: publicKeyPem(ecKeyPair) }),
+    "the RSA public key as a secret": createToken(id, { key: publicKeyPem(rsaKeyPair) }),
+    "the elliptic-curve public key as a secret": createToken(id, { key: publicKeyPem(ecKeyPair) }),
     "a key that is not published": createToken(id, { alg: "ES256", key: unpublishedKeyPair.privateKey }),
     "a key id that is not published": createToken(id, { alg: "ES256", kid: "another" }),
     "another audience": createToken(id, { aud: "anon" }),
@@ -113,7 +113,7 @@ test("the lobby lists sessions and refuses an invalid cursor", async () => {
   assert.deepEqual([refusal.status, refusal.body.code], [400, "bad_cursor"]);
 });
 
-test("the OpenAPI document describes rolls with the service's types, and every type that it refers to", async () => {
+test("the OpenAPI document describes rolls with the service's types, and has every type that it refers to", async () => {
   const { body } = await program.request("GET", "/openapi.json");
   const roll = body.paths["/api/rolls"].post;
   assert.equal(roll.requestBody.required, true);
@@ -151,7 +151,7 @@ test("hit points and game state change together, and only for a character with a
   assert.deepEqual(await hitPointsNow(), [maximum - 2, [maximum - 2, maximum]]);
 });
 
-test("visitors can read the rolls of the demo's session, as they can watch it", async () => {
+test("everybody can read the rolls of the demo's session, as everybody can watch it", async () => {
   const sessionId = (await program.request("GET", "/api/demo-session")).body;
   for (const token of [undefined, ada.token]) {
     const { status, body } = await program.request("GET", `/api/sessions/${sessionId}/rolls`, { token });

@@ -142,8 +142,17 @@ async fn up_upgrades_the_schema_of_every_release_and_keeps_its_rows() {
             continue;
         }
         let Some(sql) = run_program("gzip", &["-dc", path.to_str().unwrap()], "") else { return };
+        let sql = sql.unwrap();
+        if path.ends_with(concat!(env!("CARGO_PKG_VERSION"), ".sql.gz")) {
+            assert!(
+                sql == migration::install_script(),
+                "{} is out of date: regenerate it (tests/upgrade/README.md) or, if this version is released, raise the \
+                 version",
+                path.display()
+            );
+        }
         let (_database, db) = create_unmigrated_database().await;
-        db.execute_unprepared(&sql.unwrap()).await.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        db.execute_unprepared(&sql).await.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let id = uuid::Uuid::new_v4();
         // `up` can create a profile again from its account, but not the bio.
         db.execute_unprepared(&format!(

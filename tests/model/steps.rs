@@ -218,7 +218,7 @@ impl Step {
             }
             Action::InsertSeat { session: pick, player, hero: hero_pick } => {
                 let session = pick_session(game, pick)?;
-                // In half of the calls, the Seer attempts to seat a user. In most others, a user takes their own seat.
+                // In half of the calls, the Seer attempts to seat a user. In most others, the caller takes a new seat.
                 let (me, player) = if self.caller >= 128 {
                     (game.sessions[session].seer, pick_index(&game.users, player)?)
                 } else {
@@ -275,7 +275,7 @@ impl Step {
                 let sql = insert_attack_roll_sql(game, id, session, &format!("'{}', NULL", game.characters[hero].id));
                 let actual = target.run_sql(game, me, &sql).await;
                 let expected = game.roll(me, id, session, Some(hero), None);
-                self.copy_success(game, target, id, &actual).await;
+                self.copy_success_of_roll(game, target, id, &actual).await;
                 (actual, expected)
             }
             Action::RollCreature { session: pick, adventure } => {
@@ -285,7 +285,7 @@ impl Step {
                 let sql = insert_attack_roll_sql(game, id, session, &format!("NULL, '{creature}'"));
                 let actual = target.run_sql(game, me, &sql).await;
                 let expected = game.roll(me, id, session, None, Some(adventure));
-                self.copy_success(game, target, id, &actual).await;
+                self.copy_success_of_roll(game, target, id, &actual).await;
                 (actual, expected)
             }
             Action::HeroicSave { roll: pick } => {
@@ -298,7 +298,7 @@ impl Step {
                 let id = actual.as_ref().map_or_else(|_| Uuid::nil(), |save| save.id);
                 let actual = actual.map(|_| true).map_err(|error| error.code());
                 let expected = game.use_heroic_save(me, id, original);
-                self.copy_success(game, target, id, &actual).await;
+                self.copy_success_of_roll(game, target, id, &actual).await;
                 (actual, expected)
             }
             Action::SendEvent { session: pick, is_reserved_type } => {
@@ -375,7 +375,7 @@ impl Step {
     }
 
     /// Copies to the model whether the new roll, if there is one, succeeded: the database rolls the dice.
-    async fn copy_success(&self, game: &mut Game, target: &Target<'_>, id: Uuid, actual: &Answer) {
+    async fn copy_success_of_roll(&self, game: &mut Game, target: &Target<'_>, id: Uuid, actual: &Answer) {
         if let (Ok(true), Some(roll)) = (actual, game.rolls.last_mut())
             && roll.id == id
         {

@@ -199,14 +199,14 @@ async fn count_round_trips<T>(
     proxy: &ResponseProxy,
     operation: impl Future<Output = Result<T, Error>>,
 ) -> u32 {
-    let occupying_transaction = sparc.as_service().begin().await.unwrap();
+    let earlier_transaction = sparc.as_service().begin().await.unwrap();
     proxy.take_round_trips();
-    occupying_transaction.rollback().await.unwrap();
+    earlier_transaction.rollback().await.unwrap();
     assert!(operation.await.is_ok());
-    let occupying_transaction = sparc.as_service().begin().await.unwrap();
+    let later_transaction = sparc.as_service().begin().await.unwrap();
     // The rollback before and the begin after do not count.
     let round_trips = proxy.take_round_trips() - 2;
-    occupying_transaction.rollback().await.unwrap();
+    later_transaction.rollback().await.unwrap();
     round_trips
 }
 

@@ -164,8 +164,8 @@ impl Environment {
                     let operation_start = Instant::now();
                     program.run(operation, argument_set, ResultUse::Discard).await?;
                     times.push(operation_start.elapsed());
-                    // In a server, the task would wait for its next request here. Without the yield, a task whose
-                    // answers have already arrived would continue while the others wait.
+                    // In a server, the task would wait for its next request here. Without the yield, a task whose next
+                    // answer has already arrived would run on, and the others would wait for their turn.
                     tokio::task::yield_now().await;
                 }
                 Ok::<_, Failure>(times)

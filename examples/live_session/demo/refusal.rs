@@ -1,4 +1,4 @@
-//! Tells requests that were refused from requests that failed.
+//! Distinguishes refused requests from failed ones.
 
 use sparc::service::Error;
 

@@ -1,4 +1,4 @@
--- JSON documents that clients could not parse are refused, in every table with a document that clients write.
+-- Functions that refuse JSON documents that clients could not parse. Their triggers are in the files of the tables.
 
 -- Whether a typical client, one whose numbers are doubles and whose parser accepts at most a hundred levels (arrays and
 -- objects within each other), can parse a document. A document that it cannot parse would break every client that reads
@@ -36,7 +36,7 @@ DECLARE
   -- stored in at most 4096 bytes, its text is at most eight times `max_bytes` long, and no number in it has 64 digits
   -- in a row, which implies that every number is in range.
   has_harmless_text boolean := false;
-  max_decimals integer;
+  greatest_decimal_count integer;
   greatest_number numeric;
   least_number numeric;
 BEGIN
@@ -64,14 +64,14 @@ BEGIN
   END IF;
   -- `jsonb_path_query`, which returns a row for each number, costs four times as much as this array of all numbers.
   SELECT max(scale(number::numeric)), max(number::numeric), min(number::numeric)
-  INTO max_decimals, greatest_number, least_number
+  INTO greatest_decimal_count, greatest_number, least_number
   FROM jsonb_array_elements(
     jsonb_path_query_array(document, 'strict $.** ? (@.type() == "number")')
   ) AS list (number);
-  IF max_decimals > 325 OR greatest_number > 1e308 OR least_number < -1e308 THEN
+  IF greatest_decimal_count > 325 OR greatest_number > 1e308 OR least_number < -1e308 THEN
     RETURN false;
   END IF;
-  IF max_decimals > 308 AND EXISTS (
+  IF greatest_decimal_count > 308 AND EXISTS (
     SELECT
     FROM jsonb_array_elements(
       jsonb_path_query_array(document, 'strict $.** ? (@ > -1e-308 && @ < 1e-308)')
@@ -80,7 +80,7 @@ BEGIN
   ) THEN
     RETURN false;
   END IF;
-  RETURN (max_decimals <= 40 AND greatest_number < 1e40 AND least_number > -1e40) IS NOT FALSE
+  RETURN (greatest_decimal_count <= 40 AND greatest_number < 1e40 AND least_number > -1e40) IS NOT FALSE
     OR octet_length(document::text) <= 8 * max_bytes;
 END
 $$;

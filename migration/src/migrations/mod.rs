@@ -1,6 +1,6 @@
 //! The numbered migrations, in order. The program's command `generate` adds a file to this folder, and edits this file:
-//! it declares the new module, and replaces everything from the list of migrations to the last closing square bracket
-//! that ends a line. So no line below the list may end with one.
+//! it declares the new module, and adds the migration to the list in `listed`. For that, it replaces the text from
+//! `vec!` to the last `]` at the end of a line. So no line after the list may end with `]`.
 
 mod m20261101_000001_platform;
 mod m20261101_000002_tables;
@@ -13,8 +13,8 @@ pub(crate) use sql::migrations_sql;
 /// The name of the table in schema `public` that lists the applied migrations.
 pub(crate) const MIGRATIONS_TABLE: &str = "sparc_migrations";
 
-/// Returns this program's migrations, in order; in a unit test that uses the next release (`next_release`), also its
-/// migration.
+/// Returns this program's migrations, in order. In a unit test that plays a later release (`next_release.rs`), also the
+/// migration of that release.
 pub(crate) fn migrations() -> Vec<Box<dyn MigrationTrait>> {
     let migrations = listed();
     #[cfg(test)]

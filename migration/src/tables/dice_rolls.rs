@@ -28,8 +28,8 @@ pub(super) fn add_columns(table: &mut TableCreateStatement) {
         .col(optional("description").text())
         .col(optional("animation_seed").big_integer())
         .col(optional("original_roll_id").uuid())
-        // The user who rolled, from the token of the request or, if it names no user, as the service sets it. A request
-        // counts as a repetition of an earlier one only if both come from the same user. Rolls have no row in
+        // The user who rolled: the user of the request's token or, if the token names none, what the service sets. A
+        // request counts as a repetition of an earlier one only if both come from the same user. Rolls have no row in
         // `private.request_digests`, so the crate `service` compares this column instead.
         .col(optional("rolled_by").uuid())
         .col(timestamp_now("created_at"));

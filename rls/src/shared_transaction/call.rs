@@ -27,7 +27,7 @@ impl<C: Connection> Call<C> {
 
     /// Records that the response is a stream of rows, which may be left unread.
     pub(crate) fn expect_rows(&mut self) {
-        self.state.pending = Some(Pending::Discardable);
+        self.state.pending = Some(Pending::DroppableCall);
     }
 
     /// Records the server's response.
@@ -58,7 +58,7 @@ impl<C: Connection> Call<C> {
     /// Asks the server whether the transaction has written nothing: it then has no transaction id.
     pub(crate) async fn transaction_has_written_nothing(&mut self) -> Result<bool, DbErr> {
         let sql = "SELECT (pg_catalog.pg_current_xact_id_if_assigned() IS NULL)::integer".to_owned();
-        let response = self.state.run_own_sql(sql, Pending::Discardable).await?;
+        let response = self.state.run_own_sql(sql, Pending::DroppableCall).await?;
         Ok(response.last_row.and_then(|row| row.integer(0)) == Some(1))
     }
 

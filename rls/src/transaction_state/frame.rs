@@ -38,7 +38,7 @@ pub(crate) enum Pending {
     Call(u64),
     /// A request whose call may be dropped before the answer was read, without failing the frame: a stream of rows, or
     /// a query of this crate. Only an error in the answer fails the frame.
-    Discardable,
+    DroppableCall,
     /// The SAVEPOINT of this frame, or the SET TRANSACTION after it.
     Savepoint(u64),
     /// The RELEASE SAVEPOINT of this frame.

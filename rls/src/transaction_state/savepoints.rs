@@ -43,7 +43,7 @@ impl<C: Connection> TransactionState<C> {
         may_have_taken_effect: &AtomicBool,
     ) -> Result<(), DbErr> {
         if self.frame(frame_id).is_some_and(|frame| frame.needs_verification)
-            && let Err(error) = self.verify(frame_id, Pending::Discardable).await
+            && let Err(error) = self.verify(frame_id, Pending::DroppableCall).await
         {
             self.roll_back_failed_commit(frame_id).await;
             return Err(error);

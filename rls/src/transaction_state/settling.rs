@@ -38,11 +38,11 @@ impl<C: Connection> TransactionState<C> {
             (self.pending, self.must_finish_response) = (None, false);
             match pending {
                 Pending::Call(frame_id) => self.mark_failed(frame_id, Failure::CallFailed),
-                Pending::Discardable if has_server_error => {
+                Pending::DroppableCall if has_server_error => {
                     let frame_id = self.innermost_frame_id();
                     self.mark_failed(frame_id, Failure::CallFailed);
                 }
-                Pending::Discardable => {}
+                Pending::DroppableCall => {}
                 // The nested transaction was never returned to a caller.
                 Pending::Savepoint(frame_id) => {
                     if let Some(frame) = self.frame(frame_id) {
@@ -66,7 +66,7 @@ impl<C: Connection> TransactionState<C> {
                 self.set_has_unknown_raw_commit(false);
             } else if self.has_unknown_raw_commit() && self.end_reason.is_none() {
                 // The call that sent the COMMIT was dropped. The verification fails if the transaction has ended.
-                self.verify(self.innermost_frame_id(), Pending::Discardable).await?;
+                self.verify(self.innermost_frame_id(), Pending::DroppableCall).await?;
             }
         }
         for (frame_id, reason) in unlocked_state.take_unfinished() {

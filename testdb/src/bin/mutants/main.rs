@@ -95,6 +95,9 @@ fn run_tests_on_mutants(
             (needs_killer || !only_needing_killer) && (words.is_empty() || words.iter().any(contains_word))
         })
         .collect();
+    if selected_mutants.is_empty() && !only_needing_killer {
+        return Err(format!("no rule has one of these words in its kind or name: {}", words.join(" ")).into());
+    }
     let killers = Mutex::new(known_killers.clone());
     // The mutants whose last attempt failed because the tests could not be run.
     let untested = Mutex::new(BTreeSet::new());
